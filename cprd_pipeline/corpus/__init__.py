@@ -1,0 +1,1 @@
+"""Images, captions and which describes which: sources, the corpus folder, the one image decoder."""

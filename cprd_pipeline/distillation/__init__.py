@@ -1,0 +1,1 @@
+"""Stages `distill` and `train-teacher`: losses, batches, the training loop."""

@@ -1,0 +1,89 @@
+"""Small random changes of pictures and captions, drawn from the seed and the step alone.
+
+Shape suffixes: B pictures, C channels, H rows, W columns.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cprd_pipeline.distillation.settings import Augmentation
+
+_PICTURES, _NOISE, _WORDS = 11, 12, 13
+_NOISE_PATTERNS = 128  # drawing fresh noise every step costs a third of the demo student's step
+
+
+class Augmenter:
+    """Augments batches of one run.
+
+    Args:
+        settings: How much of each change.
+        pixel_std: The image processor's standard deviation per channel, which turns shares of the pixel range into
+            units of the processed pictures.
+        seed: Of all draws.
+    """
+
+    def __init__(self, settings: Augmentation, pixel_std: Sequence[float], seed: int) -> None:
+        self._settings = settings
+        self._unit_C = 1.0 / torch.tensor(pixel_std)
+        self._seed = seed
+        self._noise: Tensor | None = None
+
+    def pictures(self, pixels_BCHW: Float[Tensor, "B C H W"], step: int) -> Float[Tensor, "B C H W"]:
+        """Shift, channel gain, brightness and noise; the same for the same step."""
+        wanted = self._settings
+        generator = torch.Generator().manual_seed(self._draw_seed(_PICTURES, step))
+        count = len(pixels_BCHW)
+        if wanted.shift_pixels:
+            pixels_BCHW = _shift(pixels_BCHW, wanted.shift_pixels, generator)
+        if wanted.channel_gain:
+            pixels_BCHW = pixels_BCHW * (1 + wanted.channel_gain * _symmetric(count, 3, generator))
+        if wanted.brightness:
+            # Half the pixel range is 0.5 before the processor divides by its standard deviation.
+            pixels_BCHW = pixels_BCHW + wanted.brightness * 0.5 * _symmetric(count, 1, generator) * self._unit_C[:, None, None]
+        if wanted.noise:
+            noise = self._noise_for(pixels_BCHW)
+            pixels_BCHW = pixels_BCHW + noise[torch.randint(len(noise), (count,), generator=generator)]
+        return pixels_BCHW
+
+    def captions(self, captions: Sequence[str], step: int) -> list[str]:
+        """Leave words out; at least one stays. The same for the same step."""
+        share = self._settings.word_dropout
+        if not share:
+            return list(captions)
+        draws = np.random.default_rng([self._seed, _WORDS, step])
+        return [_drop_words(caption, share, draws) for caption in captions]
+
+    def _noise_for(self, pixels_BCHW: Tensor) -> Tensor:
+        if self._noise is None:
+            generator = torch.Generator().manual_seed(self._draw_seed(_NOISE, 0))
+            shape = (_NOISE_PATTERNS, *pixels_BCHW.shape[1:])
+            self._noise = torch.randn(shape, generator=generator) * (self._settings.noise / 255) * self._unit_C[:, None, None]
+        return self._noise
+
+    def _draw_seed(self, purpose: int, step: int) -> int:
+        return int(np.random.SeedSequence([self._seed, purpose, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _shift(pixels_BCHW: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    count, channels, height, width = pixels_BCHW.shape
+    padded = torch.nn.functional.pad(pixels_BCHW, (most, most, most, most), mode="replicate")
+    offset_B2 = torch.randint(0, 2 * most + 1, (count, 2), generator=generator)
+    rows = offset_B2[:, :1] + torch.arange(height)
+    columns = offset_B2[:, 1:] + torch.arange(width)
+    picture = torch.arange(count)[:, None, None, None]
+    return padded[picture, torch.arange(channels)[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def _symmetric(count: int, channels: int, generator: torch.Generator) -> Tensor:
+    """Uniform in [-1, 1], one value a picture and channel; [count, channels, 1, 1]."""
+    return torch.rand(count, channels, 1, 1, generator=generator) * 2 - 1
+
+
+def _drop_words(caption: str, share: float, draws: np.random.Generator) -> str:
+    words = caption.split()
+    kept = [word for word, draw in zip(words, draws.random(len(words)), strict=True) if draw >= share]
+    return " ".join(kept or words[:1])

@@ -1,0 +1,134 @@
+"""Stage `distill`: from a corpus, and rankings where the objective wants them, to a student folder."""
+
+import json
+from typing import Any
+
+import torch
+
+from cprd_pipeline.corpus.images import ImageReader
+from cprd_pipeline.corpus.reader import Corpus, Split
+from cprd_pipeline.distillation.card import model_card
+from cprd_pipeline.distillation.checkpoints import Checkpoints
+from cprd_pipeline.distillation.knowledge import TeacherKnowledge, open_rankings
+from cprd_pipeline.distillation.objective import Objective
+from cprd_pipeline.distillation.pixels import PixelSource
+from cprd_pipeline.distillation.settings import DistillSettings, TwoTowers
+from cprd_pipeline.distillation.trainer import Trainer
+from cprd_pipeline.errors import StoreError
+from cprd_pipeline.models.device import choose_device, choose_dtype
+from cprd_pipeline.models.dual_encoder import DualEncoder
+from cprd_pipeline.models.students import initial_student, student_identity, two_tower_student
+from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
+
+TRAINING_LOG = "training_log.jsonl"
+
+
+def run(settings: DistillSettings) -> StageReport:
+    """Train one student, or go on with one whose training was interrupted."""
+    corpus = Corpus(settings.corpus)
+    split = corpus.split(settings.split)
+    rankings = open_rankings(settings.rankings)
+    inputs = _inputs(settings, corpus, rankings)
+    writer = OutputWriter(settings.output, "student", settings.shaping(), inputs)
+    if writer.is_current() and (earlier := earlier_report(settings.report)):
+        return earlier
+    watch = Stopwatch()
+    with watch.measure("loading"):
+        knowledge = TeacherKnowledge.load(rankings, corpus) if rankings else None
+        _check_valid_items(settings, knowledge)
+        student = _begin(settings)
+    with watch.measure("training"):
+        trainer = _train(settings, student, corpus, split, knowledge, writer)
+    with watch.measure("saving"):
+        _save(writer, trainer, knowledge)
+    return _report(settings, trainer, knowledge, watch).save(settings.report)
+
+
+def _inputs(settings: DistillSettings, corpus: Corpus, rankings: list[InputFolder]) -> dict[str, str]:
+    begin = settings.student
+    if isinstance(begin, TwoTowers):
+        identity = f"{student_identity(begin.vision)}+{student_identity(begin.text)}+{begin.projection_dim}"
+    else:
+        identity = student_identity(begin)
+    made_from = {f"rankings {number}": folder.manifest.digest for number, folder in enumerate(rankings)}
+    return {"corpus": corpus.digest, "student": identity, **made_from}
+
+
+def _begin(settings: DistillSettings) -> DualEncoder:
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.precision, device)
+    weights = torch.float64 if dtype == torch.float64 else torch.float32
+    begin = settings.student
+    if isinstance(begin, TwoTowers):
+        student = two_tower_student(begin.vision, begin.text, begin.projection_dim, settings.seed, device, weights)
+    else:
+        student = initial_student(begin, settings.seed, device, weights)
+    student.dtype = dtype
+    return student
+
+
+def _check_valid_items(settings: DistillSettings, knowledge: TeacherKnowledge | None) -> None:
+    """Refuse a run in which no candidate's rank would carry knowledge."""
+    if knowledge is None or settings.objective != "cprd" or settings.cprd.valid != "rankings":
+        return
+    if min(knowledge.image_cutoffs.min(), knowledge.caption_cutoffs.min()) == float("inf"):
+        raise StoreError(
+            "no query of the rankings has a valid hard negative (n_valid is 0 everywhere)",
+            expected="some",
+            do="relax the validity rule in stages/score_teacher.yaml, or set cprd.valid: listed",
+        )
+
+
+def _train(
+    settings: DistillSettings,
+    student: DualEncoder,
+    corpus: Corpus,
+    split: Split,
+    knowledge: TeacherKnowledge | None,
+    writer: OutputWriter,
+) -> Trainer:
+    checkpoints = Checkpoints(writer.state / "checkpoints")
+    trainer = Trainer(settings, student, corpus, split, Objective(settings, knowledge), checkpoints)
+    with ImageReader(corpus, settings.workers) as reader:
+        pixels = PixelSource(reader, student.pixels, settings.pixel_cache_gb)
+        pixels.prepare(corpus, trainer.image_rows)
+        student.model = trainer.run(pixels)
+    return trainer
+
+
+def _save(writer: OutputWriter, trainer: Trainer, knowledge: TeacherKnowledge | None) -> None:
+    trainer.student.save(writer.folder)
+    for path in sorted(writer.folder.rglob("*")):
+        if path.is_file():
+            writer.adopt(str(path.relative_to(writer.folder)))
+    lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in trainer.log)
+    writer.write_bytes(TRAINING_LOG, lines.encode())
+    teacher = knowledge.teacher if knowledge else None
+    card = model_card(writer.settings, writer.inputs, teacher, trainer.student.model.config.model_type)
+    writer.write_bytes("README.md", card.encode())
+    writer.finish()
+
+
+def _report(settings: DistillSettings, trainer: Trainer, knowledge: TeacherKnowledge | None, watch: Stopwatch) -> StageReport:
+    student, last = trainer.student, trainer.log[-1]
+    parameters = sum(parameter.numel() for parameter in student.model.parameters())
+    results: dict[str, Any] = {
+        "objective": settings.objective,
+        "steps": settings.steps,
+        "parameters": parameters,
+        "known_pairs": len(knowledge.codes) if knowledge else 0,
+        "teacher": knowledge.teacher if knowledge else None,
+        "device": str(student.device),
+        "dtype": str(student.dtype).removeprefix("torch."),
+        "last": last,
+    }
+    table = [
+        ("student", f"{settings.output} ({parameters:,} parameters)"),
+        ("objective", settings.objective),
+        ("computed on", f"{results['device']}, {results['dtype']}"),
+        ("pairs known from the teacher", f"{results['known_pairs']:,}"),
+        ("steps", f"{settings.steps:,} of {settings.batch_size} pairs in {watch.seconds['training']:.0f} s"),
+        ("last loss", f"{last['loss']:.3f} (itc {last['contrastive']:.3f}, distill {last['distillation']:.3f})"),
+    ]
+    return StageReport("distill", settings.as_json(), results, table, watch.seconds)

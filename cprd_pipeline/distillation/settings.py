@@ -1,0 +1,128 @@
+"""Settings of the stage `distill`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from cprd_pipeline.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings, Share
+
+
+class TwoTowers(Settings):
+    """A student put together from a vision tower and a text tower.
+
+    Args:
+        vision: Folder or hub name of a vision model.
+        text: Folder or hub name of a text model.
+        projection_dim: Width of the shared space.
+    """
+
+    vision: str
+    text: str
+    projection_dim: PositiveInt = 512
+
+
+class CprdSettings(Settings):
+    """The CPRD objective; DESIGN of each choice in the README.
+
+    Args:
+        weights: `soft`: the teacher's softmax over the list; `hard`: 1 / list length; `normalised`: 1 / valid items.
+        valid: `listed`: every listed item carries knowledge; `rankings`: those that reach the ranking's valid_cutoff.
+        teacher_temperature: Of the softmax of `soft`.
+        positive_in_list: One positive of the query takes its place in the list.
+        easy_negatives: `in_batch`: the rest of the batch joins every denominator; `none`.
+    """
+
+    weights: Literal["soft", "hard", "normalised"] = "soft"
+    valid: Literal["listed", "rankings"] = "listed"
+    teacher_temperature: PositiveFloat = 2.0
+    positive_in_list: bool = True
+    easy_negatives: Literal["in_batch", "none"] = "in_batch"
+
+
+class KlSettings(Settings):
+    """The KL objective.
+
+    Args:
+        teacher_temperature: Divides the teacher scores.
+        student_temperature: Divides the student's similarities; null shares the contrastive loss's temperature.
+        positive_in_list: One positive of the query takes its place in the list.
+        easy_negatives: `in_batch`: the rest of the batch counts with teacher probability 0; `none`.
+    """
+
+    teacher_temperature: PositiveFloat = 2.0
+    student_temperature: PositiveFloat | None = None
+    positive_in_list: bool = True
+    easy_negatives: Literal["in_batch", "none"] = "in_batch"
+
+
+class Augmentation(Settings):
+    """Changes of pictures and captions while training; 0 switches one off.
+
+    Args:
+        shift_pixels: Largest shift in each direction, the border repeated.
+        noise: Standard deviation of pixel noise, of 255.
+        channel_gain: Largest relative change of a colour channel.
+        brightness: Largest change of all channels, as a share of half the pixel range.
+        word_dropout: Share of words left out of a caption; one always stays.
+    """
+
+    shift_pixels: NonNegativeInt = 0
+    noise: NonNegativeFloat = 0.0
+    channel_gain: Share = 0.0
+    brightness: Share = 0.0
+    word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class DistillSettings(Settings):
+    """Stage `distill`: every knob of one student's training; stages/distill.yaml explains each."""
+
+    corpus: Path = Path("data/corpus")
+    split: str = "train"
+    rankings: tuple[Path, ...] = ()
+    student: str | TwoTowers = "scenes"
+    output: Path = Path("data/students/cprd")
+    report: Path = Path("data/reports/distill.json")
+
+    objective: Literal["itc", "cprd", "kl"] = "cprd"
+    contrastive_weight: NonNegativeFloat = 1.0
+    distillation_weight: NonNegativeFloat = 4.0
+    distillation_from_step: NonNegativeInt = 50
+    cprd: CprdSettings = CprdSettings()
+    kl: KlSettings = KlSettings()
+
+    seed: NonNegativeInt = 0
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    steps: PositiveInt = 2400
+    learning_rate: PositiveFloat = 2e-3
+    warmup_steps: NonNegativeInt = 100
+    betas: tuple[Share, Share] = (0.9, 0.98)
+    weight_decay: NonNegativeFloat = 1.0
+    decay: Literal["all", "weights"] = "all"
+    clip_norm: PositiveFloat | None = None
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    largest_scale: PositiveFloat = 100.0
+    augmentation: Augmentation = Augmentation()
+
+    checkpoint_steps: PositiveInt = 200
+    log_steps: PositiveInt = 50
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    workers: NonNegativeInt = 0
+    pixel_cache_gb: NonNegativeFloat = 2.0
+
+    @model_validator(mode="after")
+    def _objective_has_its_files(self) -> "DistillSettings":
+        if self.objective == "itc" and self.rankings:
+            raise ValueError("objective itc learns from no rankings; remove rankings or choose cprd or kl")
+        if self.objective != "itc" and not self.rankings:
+            raise ValueError(f"objective {self.objective} needs rankings; name at least one folder")
+        return self
+
+    def shaping(self) -> dict[str, object]:
+        """The settings that shape the student's bytes: no paths, no device, no speed."""
+        where = {"corpus", "rankings", "output", "report", "student", "device", "workers", "pixel_cache_gb", "checkpoint_steps"}
+        unused = {"cprd", "kl"} - {self.objective}
+        if self.objective == "itc":
+            unused |= {"distillation_weight", "distillation_from_step"}
+        return {key: value for key, value in self.as_json().items() if key not in where | unused}

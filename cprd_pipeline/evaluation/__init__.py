@@ -1,0 +1,1 @@
+"""Stage `evaluate`: students side by side, and the teacher's upper bound read from rankings."""

@@ -1,0 +1,1 @@
+"""Dual encoders with their embedding cache, cross-encoders (one adapter per family), loading, device and dtype."""

@@ -1,0 +1,148 @@
+"""From a model's name to its folder, and from a folder to the digest of everything that shapes its numbers."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import safe_open
+from torch import Tensor
+
+from cprd_pipeline.corpus.images import DECODER_VERSION
+from cprd_pipeline.errors import ModelError
+from cprd_pipeline.store.fingerprint import DIGEST_BYTES, json_digest
+from cprd_pipeline.store.schemas import SCHEMA_VERSION
+
+# What a hub snapshot is fetched for: configuration, tokenizer, processor, and weights that load without pickle first.
+_HUB_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
+# Keys that say where a configuration came from or how it was stored, not what it computes.
+_INERT_KEYS = frozenset({"_name_or_path", "_commit_hash", "name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"})
+# Files by which tokenizers and image processors change what a model sees.
+_PREPROCESSING_FILES = (
+    "added_tokens.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+
+
+def resolve_model(name: str) -> Path:
+    """The folder of a model: itself when it is a folder here, otherwise the snapshot of a hub repository.
+
+    Raises:
+        ModelError: Neither a folder nor a repository that can be had.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name.split("/")[0]).is_dir():
+        raise ModelError(f"{name}: there is no such folder", expected="a model folder or a hub name owner/model")
+    try:
+        snapshot = Path(snapshot_download(name, allow_patterns=list(_HUB_PATTERNS)))
+        if not any(snapshot.glob("*.safetensors")):
+            snapshot = Path(snapshot_download(name, allow_patterns=[*_HUB_PATTERNS, "pytorch_model*.bin"]))
+        return snapshot
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{name}: neither a folder here nor to be had from the hub ({reason})",
+            do="check the name, or download it and give its folder",
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A model folder's config.json.
+
+    Raises:
+        ModelError: There is none, or it is not JSON.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{folder}: no config.json in it", expected="a folder that transformers' save_pretrained wrote") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / 'config.json'}: cannot be read ({error})") from None
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise ModelError(f"{folder / 'config.json'}: no model_type in it", expected="the configuration of a transformers model")
+    return config
+
+
+def tensors_digest(folder: Path) -> str:
+    """Digest of a model's weights: names, types, shapes and bytes, whatever the file layout or path.
+
+    Raises:
+        ModelError: The folder holds no weights.
+    """
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    count = 0
+    for name, tensor in _tensors(folder):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        # Bytes rather than values, since NumPy knows no bfloat16.
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        count += 1
+    if not count:
+        raise ModelError(f"{folder}: no weights in it", expected="model.safetensors (or pytorch_model.bin)")
+    return digest.hexdigest()
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """All tensors in the order of their names."""
+    files = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            files.update(dict.fromkeys(file.keys(), path))
+    if files:
+        for name in sorted(files):
+            with safe_open(files[name], framework="pt") as file:
+                yield name, file.get_tensor(name)
+        return
+    weights: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("pytorch_model*.bin")):
+        weights.update(torch.load(path, map_location="cpu", weights_only=True))
+    yield from sorted(weights.items())
+
+
+def model_fingerprint(folder: Path, **facts: Any) -> str:
+    """Digest of everything that makes a model's output the same: never a path, a device or a batch size.
+
+    Args:
+        folder: The model's folder.
+        **facts: What the caller adds: role, head, maximum length, dtype, an adapter's version; JSON values.
+    """
+    preprocessing = {
+        name: json_digest(_without_inert(json.loads(path.read_text(encoding="utf-8"))))
+        if path.suffix == ".json"
+        else hashlib.blake2b(path.read_bytes(), digest_size=DIGEST_BYTES).hexdigest()
+        for name in _PREPROCESSING_FILES
+        if (path := folder / name).is_file()
+    }
+    return json_digest(
+        {
+            "tensors": tensors_digest(folder),
+            "config": _without_inert(read_config(folder)),
+            "preprocessing": preprocessing,
+            "decoder": DECODER_VERSION,
+            "schema": SCHEMA_VERSION,
+            "facts": facts,
+        }
+    )
+
+
+def _without_inert(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_inert(inner) for key, inner in value.items() if key not in _INERT_KEYS}
+    if isinstance(value, list):
+        return [_without_inert(inner) for inner in value]
+    return value

@@ -1,0 +1,60 @@
+"""Writes the pipeline's files into a folder of the user's: `cprd-pipeline init`."""
+
+import re
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from cprd_pipeline.errors import SettingsError
+from cprd_pipeline.store.atomic import write_bytes
+
+_IGNORED = """# What the stages write; DVC keeps the outputs, caches are made again.
+/data/*
+"""
+
+
+def write_project(folder: Path) -> list[str]:
+    """Write dvc.yaml, stages/ and .gitignore.
+
+    Args:
+        folder: New, or without any of these files.
+
+    Returns:
+        The files written, relative to the folder.
+
+    Raises:
+        SettingsError: One of the files is there already; nothing is overwritten.
+    """
+    source = _source()
+    contents = {"dvc.yaml": _without_code(source.joinpath("dvc.yaml").read_text(encoding="utf-8"))}
+    contents |= _stage_files(source.joinpath("stages"), "stages")
+    contents |= {".gitignore": _IGNORED, ".dvcignore": "__pycache__\n"}
+    for name in contents:
+        if (folder / name).exists():
+            raise SettingsError(f"{folder / name}: is there already", expected="a folder without it", do="choose a new folder")
+    for name, text in contents.items():
+        write_bytes(folder / name, text.encode())
+    return list(contents)
+
+
+def _source() -> Traversable:
+    """Where the files lie: inside the installed package, or at the top of a checkout."""
+    packaged = files("cprd_pipeline").joinpath("project_files")
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent
+
+
+def _stage_files(folder: Traversable, prefix: str) -> dict[str, str]:
+    found = {}
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        name = f"{prefix}/{entry.name}"
+        if entry.is_dir():
+            found |= _stage_files(entry, name)
+        elif entry.name.endswith(".yaml"):
+            found[name] = entry.read_text(encoding="utf-8")
+    return found
+
+
+def _without_code(text: str) -> str:
+    """dvc.yaml without its dependencies on the package's source, which an installed user has elsewhere."""
+    kept = "".join(line for line in text.splitlines(keepends=True) if not line.strip().startswith("- cprd_pipeline/"))
+    return re.sub(r"^    deps:\n(?!      -)", "", kept, flags=re.MULTILINE)

@@ -1,0 +1,1 @@
+"""Stage `score-teacher`: the plan, the scorer loop, the rankings."""

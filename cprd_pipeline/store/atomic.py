@@ -1,0 +1,108 @@
+"""Writing a file so that a reader, or a crash, sees either the whole of it or nothing."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cprd_pipeline.errors import MachineError
+
+CHECKSUM_BYTES = 16
+
+
+def write_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then sync and rename it.
+
+    Raises:
+        MachineError: The disk is full or the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last because writers such as NumPy's add it when it is not there.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        write(temporary)
+        sync_file(temporary)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise machine_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes atomically."""
+    write_file(path, lambda temporary: _write_plain(temporary, content))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically: sorted keys, two spaces, a final newline; NaN is refused."""
+    write_bytes(path, (json.dumps(content, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+
+def _write_plain(path: Path, content: bytes) -> None:
+    # A plain write rather than Path.write_bytes: a short write on a full disk must raise here.
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+
+
+def sync_file(path: Path) -> None:
+    """Force a file's bytes to the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries (renames) to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def checksum(path: Path) -> str:
+    """BLAKE2b of a file's bytes, 16 bytes as 32 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=CHECKSUM_BYTES)).hexdigest()
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Put a finished folder in place, replacing an older one; works across file systems.
+
+    A crash leaves either the old folder, or none while `source` is still whole, or the new one.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    retired = target.with_name(f".{target.name}.old")
+    try:
+        shutil.rmtree(retired, ignore_errors=True)
+        staged = source
+        if source.stat().st_dev != target.parent.stat().st_dev:
+            staged = target.with_name(f".{target.name}.new")
+            shutil.rmtree(staged, ignore_errors=True)
+            shutil.copytree(source, staged)
+            for file in staged.rglob("*"):
+                if file.is_file():
+                    sync_file(file)
+        if target.exists():
+            os.rename(target, retired)
+        os.rename(staged, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise machine_error(error, target) from error
+    shutil.rmtree(retired, ignore_errors=True)
+    shutil.rmtree(source, ignore_errors=True)
+
+
+def machine_error(error: OSError, path: Path) -> MachineError:
+    """The user's sentence for an operating system's refusal."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MachineError(
+            f"{path}: the disk is full", do="free some space and run the same command again; finished parts are kept"
+        )
+    return MachineError(f"{path}: {error.strerror or error}", do="mend this and run the same command again")

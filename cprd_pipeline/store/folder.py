@@ -1,0 +1,275 @@
+"""Output folders: parts written one by one, a manifest written last, readers that check both.
+
+An output is staged in `<cache>/state/<stage>/<fingerprint>/output`, where a killed run finds its finished parts again,
+and moved into place whole. DVC deletes outputs before it runs a stage, so nothing resumable may lie inside one.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cprd_pipeline.errors import StoreError
+from cprd_pipeline.store.atomic import checksum, move_folder, write_bytes, write_file, write_json
+from cprd_pipeline.store.fingerprint import json_digest
+from cprd_pipeline.store.schemas import SCHEMA_VERSION
+
+MANIFEST = "_manifest.json"
+JOURNAL = "_parts"
+ROW_GROUP_ROWS = 65_536
+
+
+def cache_folder() -> Path:
+    """Where caches and resumable state lie: `CPRD_CACHE` in the environment, otherwise `data`."""
+    return Path(os.environ.get("CPRD_CACHE", "data"))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of an output: its name, its checksum, and its rows where it is a table."""
+
+    name: str
+    checksum: str
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What determines an output's bytes, and the bytes' checksums; no times, hosts or versions.
+
+    Args:
+        kind: What the folder is: corpus, teacher, candidates, rankings, student, evaluation.
+        settings: The settings that shape the content.
+        inputs: Name of each input to its digest (another manifest's digest, a model's or encoder's fingerprint).
+        parts: The files, in the order in which they were written.
+        schema_version: Version of the file contracts.
+    """
+
+    kind: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    parts: tuple[Part, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def identity(self) -> str:
+        """Digest of everything that determines the bytes; equal identity means an equal output."""
+        return json_digest([self.kind, self.schema_version, self.settings, self.inputs])
+
+    @property
+    def digest(self) -> str:
+        """Digest of the whole manifest, the bytes' checksums included: names this very content."""
+        return json_digest(asdict(self))
+
+
+class OutputWriter:
+    """Stages one output folder; every finished part survives a kill.
+
+    Args:
+        target: Where the finished folder is to lie.
+        kind: As in `Manifest`.
+        settings: As in `Manifest`.
+        inputs: As in `Manifest`.
+    """
+
+    def __init__(self, target: Path, kind: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+        self.target = target
+        self._plan = Manifest(kind, dict(settings), dict(inputs))
+        self.state = cache_folder() / "state" / kind / self._plan.identity
+        self.folder = self.state / "output"
+        self._parts: dict[str, Part] = {}
+        if not self.is_current():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._parts = self._recover()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that shape the output."""
+        return self._plan.settings
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Digests of what the output is made from."""
+        return self._plan.inputs
+
+    def is_current(self) -> bool:
+        """Whether the target already holds exactly this output, whole and unchanged."""
+        try:
+            existing = InputFolder(self.target, self._plan.kind)
+            existing.verify()
+        except StoreError:
+            return False
+        return existing.manifest.identity == self._plan.identity
+
+    def has(self, name: str) -> bool:
+        """Whether a part is already there, from this run or from one that was killed."""
+        return name in self._parts
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Add a Parquet part."""
+        self.write_part(name, lambda path: write_parquet(path, table), rows=table.num_rows)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Add a JSON part."""
+        write_json(self.folder / name, content)
+        self._record(name, None)
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Add a part from bytes."""
+        write_bytes(self.folder / name, content)
+        self._record(name, None)
+
+    def write_part(self, name: str, write: Callable[[Path], None], rows: int | None = None) -> None:
+        """Add a part that `write` puts at the temporary path it is given."""
+        write_file(self.folder / name, write)
+        self._record(name, rows)
+
+    def adopt(self, name: str) -> None:
+        """Add a file that a library wrote into `folder` by itself (a model folder, say)."""
+        self._record(name, None)
+
+    def finish(self) -> Manifest:
+        """Write the manifest and move the folder into place; the resumable state goes with it."""
+        manifest = Manifest(
+            self._plan.kind, self._plan.settings, self._plan.inputs, tuple(self._parts[name] for name in sorted(self._parts))
+        )
+        write_json(self.folder / MANIFEST, asdict(manifest))
+        for stray in self.folder.rglob("*"):
+            if stray.is_file() and stray.name != MANIFEST and str(stray.relative_to(self.folder)) not in self._parts:
+                stray.unlink()
+        move_folder(self.folder, self.target)
+        shutil.rmtree(self.state, ignore_errors=True)
+        return manifest
+
+    def _journal(self, name: str) -> Path:
+        return self.state / JOURNAL / f"{name.replace('/', '~')}.json"
+
+    def _record(self, name: str, rows: int | None) -> None:
+        part = Part(name, checksum(self.folder / name), rows)
+        # One small file a part: appending to a shared journal could tear a line.
+        write_json(self._journal(name), asdict(part))
+        self._parts[name] = part
+
+    def _recover(self) -> dict[str, Part]:
+        """Parts of a killed run whose bytes are still what was written; others are reported and set aside."""
+        found: dict[str, Part] = {}
+        for entry in sorted((self.state / JOURNAL).glob("*.json")):
+            part = Part(**json.loads(entry.read_text(encoding="utf-8")))
+            path = self.folder / part.name
+            if path.is_file() and checksum(path) == part.checksum:
+                found[part.name] = part
+                continue
+            entry.unlink()
+            if path.is_file():
+                aside = self.state / "damaged" / part.name
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, aside)
+                print(f"{path}: changed after it was written; kept as {aside}, made again", file=sys.stderr)
+        return found
+
+
+@dataclass
+class InputFolder:
+    """A finished output, read with its checks.
+
+    Args:
+        path: The folder.
+        kind: What it must be.
+
+    Raises:
+        StoreError: There is no such folder, it is unfinished, of another kind or of another schema.
+    """
+
+    path: Path
+    kind: str
+    manifest: Manifest = field(init=False)
+    _verified: set[str] = field(init=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.manifest = _read_manifest(self.path, self.kind)
+
+    def part_names(self, prefix: str) -> list[str]:
+        """Names of the parts that begin with `prefix`, sorted."""
+        return [part.name for part in self.manifest.parts if part.name.startswith(prefix)]
+
+    def part_path(self, name: str) -> Path:
+        """Path of a part, after its checksum was compared once.
+
+        Raises:
+            StoreError: The part is not in the manifest, is gone, or its bytes have changed.
+        """
+        path = self.path / name
+        if name in self._verified:
+            return path
+        part = next((part for part in self.manifest.parts if part.name == name), None)
+        if part is None:
+            raise StoreError(
+                f"{path}: not in the manifest", expected=f"a part that {self.kind} folders have", do=_remake(self.kind)
+            )
+        if not path.is_file():
+            raise StoreError(f"{path}: the file is gone", expected="every part of the manifest", do=_remake(self.kind))
+        if checksum(path) != part.checksum:
+            raise StoreError(f"{path}: its bytes changed after it was written", expected=part.checksum, do=_remake(self.kind))
+        self._verified.add(name)
+        return path
+
+    def table(self, name: str) -> pa.Table:
+        """A Parquet part as a table."""
+        return pq.read_table(self.part_path(name))
+
+    def tables(self, prefix: str) -> pa.Table:
+        """All Parquet parts whose names begin with `prefix`, one after the other."""
+        return pa.concat_tables([self.table(name) for name in self.part_names(prefix)])
+
+    def verify(self) -> None:
+        """Compare every part with its checksum.
+
+        Raises:
+            StoreError: As `part_path`.
+        """
+        for part in self.manifest.parts:
+            self.part_path(part.name)
+
+
+_MADE_BY = {
+    "corpus": "prepare",
+    "teacher": "train-teacher",
+    "candidates": "mine",
+    "rankings": "score-teacher",
+    "student": "distill",
+    "evaluation": "evaluate",
+}
+
+
+def _remake(kind: str) -> str:
+    return f"make it again with `cprd-pipeline {_MADE_BY.get(kind, kind)}` or `dvc repro`"
+
+
+def _read_manifest(folder: Path, kind: str) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        parts = tuple(Part(**part) for part in content.pop("parts"))
+        manifest = Manifest(parts=parts, **content)
+    except FileNotFoundError:
+        found = "there is no such folder" if not folder.exists() else f"no {MANIFEST} in it, so it is unfinished or not ours"
+        raise StoreError(f"{folder}: {found}", expected=f"a {kind} folder", do=_remake(kind)) from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise StoreError(f"{path}: not a manifest of ours", do=_remake(kind)) from None
+    if manifest.kind != kind:
+        raise StoreError(f"{folder}: a {manifest.kind} folder", expected=f"a {kind} folder", do="mend the path in the settings")
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise StoreError(f"{folder}: schema {manifest.schema_version}", expected=f"schema {SCHEMA_VERSION}", do=_remake(kind))
+    return manifest
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """One way of writing Parquet, so that equal tables are equal bytes."""
+    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_statistics=True)
