@@ -44,7 +44,7 @@ def _source() -> Traversable:
 
 
 def _stage_files(folder: Traversable, prefix: str) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         name = f"{prefix}/{entry.name}"
         if entry.is_dir():

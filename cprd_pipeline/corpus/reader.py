@@ -29,7 +29,7 @@ class Items:
 
     ids: list[str]
     digests: DigestArray
-    splits: npt.NDArray[np.str_]
+    splits: npt.NDArray[np.object_]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -113,7 +113,7 @@ class Corpus:
 
 def _items(table: pa.Table, id_column: str) -> Items:
     ids = table[id_column].to_pylist()
-    items = Items(ids, stack_digests(table["digest"].to_pylist()), np.asarray(table["split"].to_pylist(), dtype=np.str_))
+    items = Items(ids, stack_digests(table["digest"].to_pylist()), np.asarray(table["split"].to_pylist(), dtype=np.object_))
     if len(items.row_of) != len(ids):
         raise CorpusError(
             f"{id_column} occurs twice in a corpus table", expected="unique ids", do="run `cprd-pipeline prepare` again"

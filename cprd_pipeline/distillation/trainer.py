@@ -2,7 +2,7 @@
 
 import copy
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from cprd_pipeline.corpus.reader import Corpus, Rows, Split
 from cprd_pipeline.distillation.augment import Augmenter
 from cprd_pipeline.distillation.batches import BatchRows, PairSampler, PositivePairs
 from cprd_pipeline.distillation.checkpoints import Checkpoints
-from cprd_pipeline.distillation.objective import LossParts, Objective
+from cprd_pipeline.distillation.objective import Objective
 from cprd_pipeline.distillation.pixels import PixelSource
 from cprd_pipeline.distillation.schedule import learning_rate
 from cprd_pipeline.distillation.settings import DistillSettings
@@ -22,6 +22,14 @@ from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.progress import Bar, progress_bar
 
 _STEP_SEED = 21
+
+
+class _Losses(NamedTuple):
+    """`LossParts` as plain numbers."""
+
+    total: float
+    contrastive: float
+    distillation: float
 
 
 class Trainer:
@@ -78,18 +86,17 @@ class Trainer:
                 self._train(range(done, until), pixels, bar)
                 done = until
                 self._checkpoints.save(done, self._state())
-        final = self._average or self.student.model
+        final: nn.Module = self._average or self.student.model
         return final.eval()
 
     def _train(self, steps: range, pixels: PixelSource, bar: Bar) -> None:
         batches = [self._sampler.batch(step) for step in steps]
         pictures = pixels.batches([rows.images for rows in batches])
         for step, rows, pixels_BCHW in zip(steps, batches, pictures, strict=True):
-            parts = self._step(step, rows, pixels_BCHW)
-            note = f"loss {float(parts.total):.3f} = itc {float(parts.contrastive):.3f} + distill {float(parts.distillation):.3f}"
-            bar.advance(1, note)
+            losses = self._step(step, rows, pixels_BCHW)
+            bar.advance(1, f"itc {losses.contrastive:.2f} distill {losses.distillation:.2f}")
 
-    def _step(self, step: int, rows: BatchRows, pixels_BCHW: Float[Tensor, "B C H W"]) -> LossParts:
+    def _step(self, step: int, rows: BatchRows, pixels_BCHW: Float[Tensor, "B C H W"]) -> _Losses:
         # Dropout and anything else that draws from the global generator repeats after a resume.
         torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, _STEP_SEED, step]).generate_state(1)[0]))
         rate = learning_rate(step, self.settings.steps, self.settings.warmup_steps, self.settings.learning_rate)
@@ -98,22 +105,22 @@ class Trainer:
         scale = self.student.logit_scale.exp().clamp(max=self.settings.largest_scale)
         similarities_BB = self._similarities(step, rows, pixels_BCHW)
         parts = self._objective(similarities_BB, scale, rows, self._positives.among(rows), step)
-        if not math.isfinite(float(parts.total)):
+        losses = _Losses(*(float(part.detach()) for part in parts))
+        if not math.isfinite(losses.total):
             raise ModelError(
-                f"loss is {float(parts.total)} at step {step} "
-                f"(itc {float(parts.contrastive)}, distill {float(parts.distillation)})",
+                f"loss is {losses.total} at step {step} (itc {losses.contrastive}, distill {losses.distillation})",
                 expected="a finite loss",
                 do="lower learning_rate or set clip_norm; the last checkpoint is kept",
             )
         self._optimizer.zero_grad(set_to_none=True)
-        parts.total.backward()
+        parts.total.backward()  # type: ignore[no-untyped-call]
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.student.model.parameters(), self.settings.clip_norm)
         self._optimizer.step()
         self._update_average(step)
         if (step + 1) % self.settings.log_steps == 0 or step + 1 == self.settings.steps:
-            self._log(step + 1, parts, rate, float(scale.detach()))
-        return LossParts(*(part.detach() for part in parts))
+            self._log(step + 1, losses, rate, float(scale.detach()))
+        return losses
 
     def _similarities(self, step: int, rows: BatchRows, pixels_BCHW: Tensor) -> Float[Tensor, "B B"]:
         student = self.student
@@ -129,10 +136,9 @@ class Trainer:
             images_BD, captions_BD = images_BD.float(), captions_BD.float()
         return images_BD @ captions_BD.T
 
-    def _log(self, step: int, parts: LossParts, rate: float, scale: float) -> None:
-        row = {"step": step, "loss": float(parts.total.detach()), "contrastive": float(parts.contrastive.detach())}
-        row |= {"distillation": float(parts.distillation.detach()), "learning_rate": rate, "scale": scale}
-        self.log.append(row)
+    def _log(self, step: int, losses: _Losses, rate: float, scale: float) -> None:
+        row = {"step": step, "loss": losses.total, "contrastive": losses.contrastive}
+        self.log.append(row | {"distillation": losses.distillation, "learning_rate": rate, "scale": scale})
 
     @torch.no_grad()
     def _update_average(self, step: int) -> None:

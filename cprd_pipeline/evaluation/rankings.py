@@ -105,7 +105,8 @@ class Rankings:
                 expected="rankings of the split that is evaluated",
                 do="mend split or rankings in the settings",
             )
-        return inside[places.to_numpy().astype(np.int64)]
+        found: Rows = inside[places.to_numpy().astype(np.int64)]
+        return found
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:

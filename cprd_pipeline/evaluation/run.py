@@ -8,15 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cprd_pipeline.corpus.reader import Corpus
+from cprd_pipeline.corpus.reader import Corpus, Split
 from cprd_pipeline.corpus.relevance import read_relevance
 from cprd_pipeline.evaluation.questions import DIRECTIONS, Questions, questions_of
-from cprd_pipeline.evaluation.rankings import Rankings
+from cprd_pipeline.evaluation.rankings import DirectionRankings, Rankings
 from cprd_pipeline.evaluation.settings import TEACHER, EvaluateSettings
-from cprd_pipeline.evaluation.students import EmbeddedStudent, FloatArray, answer, embed_student
+from cprd_pipeline.evaluation.students import answer, embed_student, student_fingerprints
 from cprd_pipeline.evaluation.summary import results_rows, summarise
-from cprd_pipeline.evaluation.teacher import list_similarities, rerank_questions
-from cprd_pipeline.progress import progress_bar
+from cprd_pipeline.evaluation.teacher import check_mined_by, list_similarities, rerank_questions
 from cprd_pipeline.store.atomic import write_bytes
 from cprd_pipeline.store.folder import InputFolder, OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
@@ -29,14 +28,12 @@ def run(settings: EvaluateSettings) -> StageReport:
     watch = Stopwatch()
     corpus = Corpus(settings.corpus)
     split = corpus.split(settings.split)
-    questions = [questions_of(corpus, split, direction) for direction in DIRECTIONS]
     rankings = Rankings(settings.rankings, corpus, split) if settings.rankings is not None else None
-    with watch.measure("embedding"):
-        students = [embed_student(name, settings, corpus, split) for name in settings.students]
-    writer = _open_output(settings, corpus, students, rankings)
+    questions = [questions_of(corpus, split, direction) for direction in DIRECTIONS]
+    writer = _open_output(settings, corpus, rankings)
     if not (up_to_date := writer.is_current()):
-        with watch.measure("ranking"):
-            _Evaluation(settings, students, questions, rankings, read_relevance(corpus, split), writer).write()
+        evaluation = _Evaluation(settings, corpus, split, questions, rankings, writer, watch)
+        evaluation.write()
     content = InputFolder(settings.output, "evaluation").part_path(METRICS).read_bytes()
     write_bytes(settings.metrics, content)
     if up_to_date and (earlier := earlier_report(settings.report)):
@@ -44,11 +41,10 @@ def run(settings: EvaluateSettings) -> StageReport:
     return _report(settings, questions, json.loads(content), watch).save(settings.report)
 
 
-def _open_output(
-    settings: EvaluateSettings, corpus: Corpus, students: list[EmbeddedStudent], rankings: Rankings | None
-) -> OutputWriter:
+def _open_output(settings: EvaluateSettings, corpus: Corpus, rankings: Rankings | None) -> OutputWriter:
     shaping: dict[str, Any] = {"split": settings.split, "students": list(settings.students)}
-    inputs = {"corpus": corpus.digest} | {f"student {student.name}": student.fingerprint for student in students}
+    inputs = {"corpus": corpus.digest}
+    inputs |= {f"student {name}": fingerprint for name, fingerprint in student_fingerprints(settings).items()}
     if rankings is not None:
         shaping |= {"reranked": settings.reranked, "rerank_depth": settings.rerank_depth}
         inputs["rankings"] = rankings.digest
@@ -61,60 +57,75 @@ class _Evaluation:
     def __init__(
         self,
         settings: EvaluateSettings,
-        students: list[EmbeddedStudent],
+        corpus: Corpus,
+        split: Split,
         questions: list[Questions],
         rankings: Rankings | None,
-        relevance: FloatArray | None,
         writer: OutputWriter,
+        watch: Stopwatch,
     ) -> None:
-        self._depth = settings.rerank_depth
-        self._reranked = settings.reranked
-        self._students = students
+        self._settings = settings
+        self._corpus = corpus
+        self._split = split
         self._questions = questions
         self._lists = None if rankings is None else [rankings.direction(asked.direction) for asked in questions]
-        self._relevance = relevance
+        self._relevance = read_relevance(corpus, split)
         self._writer = writer
+        self._watch = watch
 
     def write(self) -> None:
         """Write all parts and finish the output."""
-        with progress_bar("evaluating", len(self._students) + (self._lists is not None), "models") as bar:
-            for student in self._students:
-                self._write_student(student)
-                bar.advance(1, student.name)
-            if self._lists is not None:
-                self._write_teacher()
-                bar.advance(1, TEACHER)
-        models = [student.name for student in self._students] + [TEACHER] * (self._lists is not None)
-        self._writer.write_json(METRICS, {model: summarise(self._results(model)) for model in models})
+        models = list(self._settings.students)
+        for name in models:
+            self._write_student(name)
+        if self._lists is not None:
+            with self._watch.measure("reranking"):
+                self._write_teacher(self._lists)
+            models.append(TEACHER)
+        self._writer.write_json(METRICS, {model: summarise(self._read(_queries_part(model))) for model in models})
         self._writer.finish()
 
-    def _write_student(self, student: EmbeddedStudent) -> None:
-        if not self._writer.has(name := _queries_part(student.name)):
-            answers = [answer(student, asked, self._relevance) for asked in self._questions]
-            self._writer.write_table(name, pa.concat_tables(answers))
-        if self._lists is not None and not self._writer.has(name := f"lists-{student.name}.parquet"):
-            pairs = zip(self._questions, self._lists, strict=True)
-            self._writer.write_table(name, pa.concat_tables([list_similarities(student, *pair) for pair in pairs]))
-
-    def _write_teacher(self) -> None:
-        if self._lists is None or self._writer.has(name := _queries_part(TEACHER)):
+    def _write_student(self, name: str) -> None:
+        wanted = [_queries_part(name)] + [_lists_part(name)] * (self._lists is not None)
+        if all(self._writer.has(part) for part in wanted):
             return
-        base = next(student for student in self._students if student.name == self._reranked)
-        base_results = self._results(base.name)
-        tables = []
-        for asked, lists in zip(self._questions, self._lists, strict=True):
-            rows = base_results.filter(pc.equal(base_results["direction"], asked.direction))
-            ranks = rows["rank"].to_numpy().astype(np.int64)
-            tables.append(rerank_questions(base, ranks, asked, lists, self._relevance, self._depth))
-        self._writer.write_table(name, pa.concat_tables(tables))
+        with self._watch.measure("embedding"):
+            student = embed_student(name, self._settings, self._corpus, self._split)
+        with self._watch.measure("ranking"):
+            answers = [answer(student, asked, self._relevance) for asked in self._questions]
+            self._writer.write_table(_queries_part(name), pa.concat_tables(answers))
+        if self._lists is not None:
+            with self._watch.measure("lists"):
+                lists = [list_similarities(student, *pair) for pair in zip(self._questions, self._lists, strict=True)]
+                self._writer.write_table(_lists_part(name), pa.concat_tables(lists))
 
-    def _results(self, model: str) -> pa.Table:
-        """Per-query results of a model, as they were written."""
-        return pq.read_table(self._writer.folder / _queries_part(model))
+    def _write_teacher(self, rankings: list[DirectionRankings]) -> None:
+        if self._writer.has(_queries_part(TEACHER)):
+            return
+        base_results = self._read(_queries_part(self._settings.reranked))
+        base_lists = self._read(_lists_part(self._settings.reranked))
+        tables = []
+        for asked, lists in zip(self._questions, rankings, strict=True):
+            check_mined_by(_of_direction(base_lists, asked), lists)
+            ranks = _of_direction(base_results, asked)["rank"].to_numpy().astype(np.int64)
+            tables.append(rerank_questions(ranks, asked, lists, self._relevance, self._settings.rerank_depth))
+        self._writer.write_table(_queries_part(TEACHER), pa.concat_tables(tables))
+
+    def _read(self, part: str) -> pa.Table:
+        """A part as it was written, by this run or by one that was killed."""
+        return pq.read_table(self._writer.folder / part)
 
 
 def _queries_part(model: str) -> str:
     return f"queries-{model}.parquet"
+
+
+def _lists_part(model: str) -> str:
+    return f"lists-{model}.parquet"
+
+
+def _of_direction(table: pa.Table, questions: Questions) -> pa.Table:
+    return table.filter(pc.equal(table["direction"], questions.direction))
 
 
 def _report(

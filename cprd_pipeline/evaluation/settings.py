@@ -13,15 +13,16 @@ TEACHER = "teacher"
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
 
 
+def _demo_students() -> dict[str, str]:
+    return {"base": "data/students/base", "cprd": "data/students/cprd"}
+
+
 class EvaluateSettings(Settings):
     """Stage `evaluate`: which students on which split; stages/evaluate.yaml explains each."""
 
     corpus: Path = Path("data/corpus")
     split: str = "test"
-    students: Annotated[dict[ModelName, str], Field(min_length=1)] = {
-        "base": "data/students/base",
-        "cprd": "data/students/cprd",
-    }
+    students: Annotated[dict[ModelName, str], Field(min_length=1)] = Field(default_factory=_demo_students)
     rankings: Path | None = Path("data/rankings/test")
     reranked: str = "base"
     rerank_depth: Annotated[int, Field(ge=10)] = 16

@@ -13,6 +13,7 @@ from cprd_pipeline.evaluation.settings import EvaluateSettings
 from cprd_pipeline.metrics.graded import ndcg_of_embeddings
 from cprd_pipeline.metrics.retrieval import best_positive_ranks
 from cprd_pipeline.models.device import choose_device, choose_dtype
+from cprd_pipeline.models.dual_encoder import encoder_fingerprint
 from cprd_pipeline.models.embeddings import embed_corpus
 from cprd_pipeline.store.schemas import EVALUATED_QUERIES
 
@@ -25,13 +26,11 @@ class EmbeddedStudent:
 
     Args:
         name: Its name in the settings.
-        fingerprint: Of the encoder.
         images: Embeddings of the split's images, float32 [I, D].
         captions: Embeddings of the split's captions, float32 [C, D].
     """
 
     name: str
-    fingerprint: str
     images: FloatArray
     captions: FloatArray
 
@@ -47,9 +46,8 @@ def embed_student(name: str, settings: EvaluateSettings, corpus: Corpus, split: 
         ModelError: No such model, or it embeds something as NaN or infinity.
     """
     device = choose_device(settings.device)
-    encoder = settings.students[name]
     found = embed_corpus(
-        encoder,
+        settings.students[name],
         corpus,
         split.images,
         split.captions,
@@ -58,16 +56,23 @@ def embed_student(name: str, settings: EvaluateSettings, corpus: Corpus, split: 
         batch_size=settings.batch_size,
         workers=settings.workers,
     )
-    for side, embeddings, ids in (("image", found.images, corpus.images.ids), ("caption", found.captions, corpus.captions.ids)):
-        broken = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
-        if len(broken):
-            first = ids[(split.images if side == "image" else split.captions)[broken[0]]]
-            raise ModelError(
-                f"student {name} ({encoder}) embeds {len(broken)} {side}s as NaN or infinity, the first {first!r}",
-                expected="finite embeddings",
-                do="check its weights, or set dtype: float32",
-            )
-    return EmbeddedStudent(name, found.fingerprint, found.images, found.captions)
+    return EmbeddedStudent(name, found.images, found.captions)
+
+
+def student_fingerprints(settings: EvaluateSettings) -> dict[str, str]:
+    """Fingerprint of each student, none of them loaded.
+
+    Raises:
+        ModelError: A student's folder is missing or holds no model; the message names the student.
+    """
+    dtype = choose_dtype(settings.dtype, choose_device(settings.device))
+    fingerprints = {}
+    for name, encoder in settings.students.items():
+        try:
+            fingerprints[name] = encoder_fingerprint(encoder, dtype)
+        except ModelError as error:
+            raise ModelError(f"student {name}: {error.found}", expected=error.expected, do=error.do) from error
+    return fingerprints
 
 
 def answer(student: EmbeddedStudent, questions: Questions, relevance: FloatArray | None) -> pa.Table:

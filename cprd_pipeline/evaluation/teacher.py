@@ -35,8 +35,27 @@ def list_similarities(student: EmbeddedStudent, questions: Questions, rankings: 
     return pa.table(columns, schema=EVALUATED_LISTS)
 
 
+def check_mined_by(base_lists: pa.Table, rankings: DirectionRankings) -> None:
+    """Refuse to rerank the lists of a student that did not mine them.
+
+    Args:
+        base_lists: What `list_similarities` gave for the student, of the same direction.
+        rankings: The rankings of the direction.
+
+    Raises:
+        StoreError: The student's similarities are not those of the rankings.
+    """
+    own = base_lists["candidate_similarities"].combine_chunks().flatten().to_numpy()
+    difference = np.abs(own - rankings.candidates.similarities)
+    if difference.size and difference.mean() > _SAME_STUDENT:
+        raise StoreError(
+            f"student {base_lists['model'][0]} disagrees with the rankings' similarities by {difference.mean():.3f} on average",
+            expected="rankings of candidates that this student mined",
+            do="set reranked to the student that mined them, or run mine and score-teacher for this split again",
+        )
+
+
 def rerank_questions(
-    base: EmbeddedStudent,
     base_ranks: npt.NDArray[np.int64],
     questions: Questions,
     rankings: DirectionRankings,
@@ -46,17 +65,15 @@ def rerank_questions(
     """Rank and nDCG of every asked query when the teacher reorders the base student's first `depth` items.
 
     Args:
-        base: The student whose mining made the rankings.
-        base_ranks: Its ranks of the asked queries, kept below the head; int64 [Q].
+        base_ranks: Ranks of the asked queries by the student that mined the rankings, kept below the head; int64 [Q].
         questions: The direction.
         rankings: The rankings of the direction.
         relevance: As in `answer`.
         depth: Items that the teacher reorders.
 
     Raises:
-        StoreError: The rankings lack a query or a positive, their lists are shorter than `depth`, or another student mined them.
+        StoreError: The rankings lack a query or a positive, or their lists are shorter than `depth`.
     """
-    _check_same_student(base, questions, rankings)
     lists = _scored_lists(questions, rankings)
     _check_complete(questions, lists, depth)
     head = rerank(lists, depth)
@@ -77,16 +94,6 @@ def _similarities(student: EmbeddedStudent, questions: Questions, lists: Lists) 
 def _as_lists(lengths: Rows, values: FloatArray) -> pa.ListArray:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, pa.float32()))
-
-
-def _check_same_student(base: EmbeddedStudent, questions: Questions, rankings: DirectionRankings) -> None:
-    difference = np.abs(_similarities(base, questions, rankings.candidates) - rankings.candidates.similarities)
-    if difference.size and difference.mean() > _SAME_STUDENT:
-        raise StoreError(
-            f"student {base.name} disagrees with the rankings' similarities by {difference.mean():.3f} on average",
-            expected="rankings of candidates that this student mined",
-            do="set reranked to the student that mined them, or run mine and score-teacher for this split again",
-        )
 
 
 def _scored_lists(questions: Questions, rankings: DirectionRankings) -> ScoredLists:

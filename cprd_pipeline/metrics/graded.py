@@ -74,8 +74,8 @@ def ndcg_of_lists(
     positions = positions_in_lists(list_rows[order])
     head = positions < k
     discounted = gains[order][head] / np.log2(positions[head] + 2.0)
-    dcg_Q: Float64[np.ndarray, " Q"] = np.bincount(list_rows[order][head], weights=discounted, minlength=len(ideal_Q))
-    return np.divide(dcg_Q, ideal_Q, out=np.zeros_like(dcg_Q), where=ideal_Q > 0)
+    dcg_Q = np.bincount(list_rows[order][head], weights=discounted, minlength=len(ideal_Q))
+    return np.asarray(np.divide(dcg_Q, ideal_Q, out=np.zeros_like(dcg_Q), where=ideal_Q > 0))
 
 
 def ideal_dcg(gains_QN: Float64[np.ndarray, "Q N"], k: int = 10) -> Float64[np.ndarray, " Q"]:

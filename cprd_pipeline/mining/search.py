@@ -73,20 +73,26 @@ class TopItems:
     counts: Positions
 
 
+def count_gpus() -> int:
+    """GPUs that FAISS can use; where there are none, its GPU functions give empty indexes or abort the process."""
+    return int(load_faiss().get_num_gpus())
+
+
 class ExactSearch:
     """Inner-product search among a fixed set of vectors.
 
     Args:
         vectors: float32 [N, D], finite.
         query_block: Queries searched together.
-        index_block: Vectors searched together; on a GPU they must fit into its memory.
+        index_block: Vectors searched together; on GPUs they must fit into their memory.
+        gpus: Whether to search on GPUs (all that `count_gpus` counts) or on the CPU.
     """
 
-    def __init__(self, vectors: Vectors, *, query_block: int = 1024, index_block: int = 4_194_304) -> None:
+    def __init__(self, vectors: Vectors, *, query_block: int = 1024, index_block: int = 4_194_304, gpus: bool = False) -> None:
         self._vectors = vectors
         self._query_block = query_block
-        self._finder = _Finder(vectors, index_block)
-        self._longest = float(np.sqrt(max((float(_dot(part, part).max()) for part in _cut(vectors, 65_536)), default=0.0)))
+        self._finder = _Finder(vectors, index_block, gpus and count_gpus() > 0)
+        self._longest = float(np.sqrt(max((float(_dot(part, part).max()) for part in _cut(vectors, 4096)), default=0.0)))
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -171,15 +177,14 @@ class ExactSearch:
 
 
 class _Finder:
-    """FAISS, on all GPUs when there are any."""
+    """FAISS, on all GPUs or on the CPU."""
 
-    def __init__(self, vectors: Vectors, index_block: int) -> None:
+    def __init__(self, vectors: Vectors, index_block: int, on_gpus: bool) -> None:
         self._faiss: Any = load_faiss()
         self._vectors = vectors
         self._index_block = index_block
-        # Without a GPU the wrappers return empty indexes or abort the process: nothing of them may be touched then.
-        self._gpus = int(self._faiss.get_num_gpus())
-        self._resident: Any = self._to_gpus(vectors) if self._gpus and len(vectors) <= index_block else None
+        self._on_gpus = on_gpus
+        self._resident: Any = self._to_gpus(vectors) if on_gpus and len(vectors) <= index_block else None
 
     def find(self, queries: Vectors, fetch: int) -> tuple[Positions, npt.NDArray[np.float64]]:
         """The `fetch` best by float32 inner product, in no order, and the lowest of them: int64 [Q, F], float64 [Q]."""
@@ -195,7 +200,7 @@ class _Finder:
     def _search(self, queries: Vectors, start: int, fetch: int) -> tuple[Vectors, Positions]:
         block = self._vectors[start : start + self._index_block]
         count = min(fetch, len(block))
-        if self._gpus and count <= _GPU_MAX_K:
+        if self._on_gpus and count <= _GPU_MAX_K:
             index = self._resident or self._to_gpus(block)
             similarities, positions = index.search(queries, count)
         else:

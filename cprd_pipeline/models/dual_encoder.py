@@ -88,6 +88,9 @@ class DualEncoder:
     def save(self, folder: Path) -> None:
         """Write a folder that `AutoModel`, `AutoTokenizer` and `AutoImageProcessor` read with `from_pretrained`."""
         self.model.save_pretrained(folder)
+        # The last call's padding and cutting would be written too, and the file would depend on what was embedded last.
+        self.tokenizer.backend_tokenizer.no_padding()
+        self.tokenizer.backend_tokenizer.no_truncation()
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
 

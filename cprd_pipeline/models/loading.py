@@ -20,7 +20,19 @@ from cprd_pipeline.store.schemas import SCHEMA_VERSION
 # What a hub snapshot is fetched for: configuration, tokenizer, processor, and weights that load without pickle first.
 _HUB_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
 # Keys that say where a configuration came from or how it was stored, not what it computes.
-_INERT_KEYS = frozenset({"_name_or_path", "_commit_hash", "name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"})
+_INERT_KEYS = frozenset(
+    {
+        "_name_or_path",
+        "_commit_hash",
+        "name_or_path",
+        "is_local",
+        "local_files_only",
+        "transformers_version",
+        "torch_dtype",
+        "dtype",
+        "architectures",
+    }
+)
 # Files by which tokenizers and image processors change what a model sees.
 _PREPROCESSING_FILES = (
     "added_tokens.json",

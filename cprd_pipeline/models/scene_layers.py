@@ -6,12 +6,12 @@ with the usual standard deviation of 0.02 for embeddings and positions these sma
 Shape suffixes: B batch, T text tokens, P image tokens, L either, W width, H heads, D width of a head.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 IMAGE_SIZE = 48
@@ -34,7 +34,7 @@ class SceneModel(PreTrainedModel):  # type: ignore[misc]
     def _init_weights(self, module: nn.Module) -> None:
         """Replace transformers' normal(0, 0.02) by each module's own initialisation."""
         if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+            cast("nn.Linear", module).reset_parameters()
 
 
 class Attention(nn.Module):
@@ -64,8 +64,9 @@ class Attention(nn.Module):
         """
         queries = self.query(states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         seen = None if mask is None else mask[:, None, None, :]
-        found = F.scaled_dot_product_attention(queries, *keys_values, attn_mask=seen)
-        return self.output(found.transpose(1, 2).flatten(2))
+        found = functional.scaled_dot_product_attention(queries, *keys_values, attn_mask=seen)
+        output: Tensor = self.output(found.transpose(1, 2).flatten(2))
+        return output
 
 
 class Layer(nn.Module):
@@ -81,7 +82,12 @@ class Layer(nn.Module):
     def forward(self, states: Float[Tensor, "B L W"], mask: Bool[Tensor, "B L"] | None = None) -> Float[Tensor, "B L W"]:
         """One layer over all positions; `mask` is False at padding."""
         states = self.attend(states, mask)
-        return states + self.feed(self.feed_norm(states))
+        return self.think(states)
+
+    def think(self, states: Float[Tensor, "B L W"]) -> Float[Tensor, "B L W"]:
+        """Feed-forward part with its residual."""
+        added: Tensor = self.feed(self.feed_norm(states))
+        return states + added
 
     def attend(
         self, states: Float[Tensor, "B L W"], mask: Bool[Tensor, "B L"] | None, positions: int | None = None
@@ -89,7 +95,8 @@ class Layer(nn.Module):
         """Self-attention with its residual, for the first `positions` only (all when None)."""
         normed = self.attention_norm(states)
         looking = slice(positions)
-        return states[:, looking] + self.attention(normed[:, looking], self.attention.keys_values(normed), mask)
+        seen: Tensor = self.attention(normed[:, looking], self.attention.keys_values(normed), mask)
+        return states[:, looking] + seen
 
 
 class ImageTower(nn.Module):
@@ -116,10 +123,11 @@ class ImageTower(nn.Module):
 
     def forward(self, pixel_values: Float[Tensor, "B 3 48 48"]) -> Float[Tensor, "B P W"]:
         """Token states of images; pixels in [-1, 1]."""
-        states = self.stem(pixel_values).flatten(2).transpose(1, 2) + self.positions
+        states: Tensor = self.stem(pixel_values).flatten(2).transpose(1, 2) + self.positions
         for layer in self.layers:
             states = layer(states)
-        return self.norm(states)
+        normed: Tensor = self.norm(states)
+        return normed
 
 
 class WordEmbedding(nn.Embedding):
@@ -149,7 +157,8 @@ class TextTower(nn.Module):
         states = self.words(input_ids) + self.positions[:, : input_ids.shape[1]]
         for layer in self.layers:
             states = layer(states, mask)
-        return self.norm(states)
+        normed: Tensor = self.norm(states)
+        return normed
 
 
 def text_mask(input_ids: Int[Tensor, "B T"], attention_mask: Tensor | None, pad_token_id: int) -> Bool[Tensor, "B T"]:

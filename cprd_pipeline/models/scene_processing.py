@@ -1,6 +1,6 @@
 """Words to ids and pictures to pixels for the demo world's models."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
@@ -10,13 +10,21 @@ from cprd_pipeline.models.scene_layers import IMAGE_SIZE, MAX_TEXT_TOKENS
 
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[UNK]")
 
+_LOWER = normalizers.Lowercase()
+_WORDS = pre_tokenizers.Whitespace()
 
-def build_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer: lower case, split at spaces, [CLS] put first, words it does not know are [UNK]."""
+
+def words_of(captions: Iterable[str]) -> set[str]:
+    """All words of some captions, cut as the tokenizer cuts them."""
+    return {word for caption in captions for word, _ in _WORDS.pre_tokenize_str(_LOWER.normalize_str(caption))}
+
+
+def build_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer: lower case, split at spaces and punctuation, [CLS] put first, words it does not know are [UNK]."""
     vocabulary = {word: row for row, word in enumerate([*SPECIAL_TOKENS, *sorted(set(words))])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.normalizer = _LOWER
+    tokenizer.pre_tokenizer = _WORDS
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", vocabulary["[CLS]"])])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -4,13 +4,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
+import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn, tensor
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
+from cprd_pipeline.corpus.scene_captions import vocabulary
 from cprd_pipeline.models.scene_layers import ImageTower, SceneModel, TextTower, build_seeded, text_mask
 from cprd_pipeline.models.scene_processing import build_image_processor, build_tokenizer
 
@@ -26,7 +28,7 @@ class SceneStudentConfig(PreTrainedConfig):  # type: ignore[misc]
         text_layers: Transformer layers of the text tower.
         stem_width: Channels after the first convolution.
         projection_dim: Width of the common space.
-        temperature: Initial temperature of the contrastive loss; logit_scale starts at log(1 / temperature).
+        logit_scale_init_value: Where the learned log inverse temperature begins, as in CLIP.
         pad_token_id: Id of [PAD].
     """
 
@@ -41,7 +43,7 @@ class SceneStudentConfig(PreTrainedConfig):  # type: ignore[misc]
         text_layers: int = 1,
         stem_width: int = 16,
         projection_dim: int = 64,
-        temperature: float = 0.07,
+        logit_scale_init_value: float = math.log(1 / 0.07),
         pad_token_id: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -52,7 +54,7 @@ class SceneStudentConfig(PreTrainedConfig):  # type: ignore[misc]
         self.text_layers = text_layers
         self.stem_width = stem_width
         self.projection_dim = projection_dim
-        self.temperature = temperature
+        self.logit_scale_init_value = logit_scale_init_value
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
 
@@ -77,21 +79,19 @@ class SceneStudent(SceneModel):
         self.text_tower = TextTower(config.vocab_size, config.width, config.heads, config.text_layers)
         self.visual_projection = nn.Linear(config.width, config.projection_dim)
         self.text_projection = nn.Linear(config.width, config.projection_dim)
-        self.logit_scale = nn.Parameter(tensor(0.0))
+        self.logit_scale = nn.Parameter(torch.empty(()))
         self.post_init()
 
     def reset_parameters(self) -> None:
         """Set the temperature to where it begins."""
-        nn.init.constant_(self.logit_scale, -math.log(self.config.temperature))
+        nn.init.constant_(self.logit_scale, self.config.logit_scale_init_value)
 
     def get_image_features(self, pixel_values: Float[Tensor, "B 3 48 48"]) -> BaseModelOutputWithPooling:
         """Token states and, as `pooler_output`, the projected mean over tokens: [B, projection_dim], not normalised."""
         states = self.image_tower(pixel_values)
         return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=self.visual_projection(states.mean(1)))
 
-    def get_text_features(
-        self, input_ids: Int[Tensor, "B T"], attention_mask: Tensor | None = None
-    ) -> BaseModelOutputWithPooling:
+    def get_text_features(self, input_ids: Int[Tensor, "B T"], attention_mask: Tensor | None = None) -> BaseModelOutputWithPooling:
         """Token states and, as `pooler_output`, the projected [CLS] state: [B, projection_dim], not normalised."""
         states = self.text_tower(input_ids, text_mask(input_ids, attention_mask, self.config.pad_token_id))
         return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=self.text_projection(states[:, 0]))
@@ -103,12 +103,10 @@ class SceneStudent(SceneModel):
         attention_mask: Tensor | None = None,
     ) -> SceneStudentOutput:
         """Similarity logits of all images with all captions of a batch."""
-        images = F.normalize(self.get_image_features(pixel_values).pooler_output, dim=-1)
-        captions = F.normalize(self.get_text_features(input_ids, attention_mask).pooler_output, dim=-1)
+        images = functional.normalize(self.get_image_features(pixel_values).pooler_output, dim=-1)
+        captions = functional.normalize(self.get_text_features(input_ids, attention_mask).pooler_output, dim=-1)
         logits = images @ captions.T * self.logit_scale.exp()
-        return SceneStudentOutput(
-            logits_per_image=logits, logits_per_text=logits.T, text_embeds=captions, image_embeds=images
-        )
+        return SceneStudentOutput(logits_per_image=logits, logits_per_text=logits.T, text_embeds=captions, image_embeds=images)
 
 
 AutoConfig.register("scene_student", SceneStudentConfig)
@@ -117,6 +115,6 @@ AutoModel.register(SceneStudentConfig, SceneStudent)
 
 def build_scene_student(seed: int) -> tuple[SceneStudent, Any, Any]:
     """An untrained student with its tokenizer and image processor; all three have `save_pretrained`."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(vocabulary())
     model = build_seeded(SceneStudent, SceneStudentConfig(vocab_size=len(tokenizer)), seed)
     return model, tokenizer, build_image_processor()

@@ -30,7 +30,7 @@ def stack_digests(digests: Iterable[bytes]) -> DigestArray:
     return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
 
 
-def digest_keys(digests: DigestArray) -> npt.NDArray[np.bytes_]:
+def digest_keys(digests: DigestArray) -> npt.NDArray[Any]:
     """Digests as values that NumPy sorts and compares fast: `S16` [N].
 
     Only for sorting, searching and grouping: `S16` drops trailing zero bytes when it is turned into Python's bytes,

@@ -12,6 +12,7 @@ def slow_rerank(items, depth):
 
 
 def lists_of(rows):
+    """Rows of (query, item, similarity, teacher score, positive) as arrays."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * 5
     types = (np.int64, np.int64, np.float32, np.float32, np.bool_)
     return ScoredLists(*(np.array(column, dtype=dtype) for column, dtype in zip(columns, types, strict=True)))

@@ -22,10 +22,12 @@ def slow_rank(similarities, positives):
 
 
 def positives_of(pairs, queries, items):
+    """Positives from a list of pairs."""
     return Positives.from_pairs(np.array(pairs, dtype=np.int64).reshape(-1, 2), queries, items)
 
 
 def vectors(*rows):
+    """Embeddings by hand."""
     return np.array(rows, dtype=np.float32)
 
 

@@ -39,7 +39,7 @@ def cprd_loss(
     denominator_QN = ranked_QN.flip(1).logcumsumexp(1).flip(1)
     easy_Q1 = logits_QN.masked_fill(~lists.easy_QN, MASKED).logsumexp(1, keepdim=True)
     denominator_QN = torch.logaddexp(denominator_QN, easy_Q1)
-    weights_QN = _weights(lists, weights, teacher_temperature).to(logits_QN.dtype).gather(1, order_QN)
+    weights_QN = _weights(lists, weights, teacher_temperature, logits_QN.dtype).gather(1, order_QN)
     terms_QN = torch.where(weights_QN > 0, denominator_QN - ranked_QN, 0.0)
     return (weights_QN * terms_QN).sum() / logits_QN.shape[0]
 
@@ -55,8 +55,9 @@ def _teacher_order(lists: TeacherLists) -> Tensor:
     return by_score_QN.gather(1, by_group_QN)
 
 
-def _weights(lists: TeacherLists, weights: Weights, temperature: float) -> Float[Tensor, "Q N"]:
+def _weights(lists: TeacherLists, weights: Weights, temperature: float, dtype: torch.dtype) -> Float[Tensor, "Q N"]:
+    valid_QN = lists.valid_QN.to(dtype)
     if weights == "soft":
-        return masked_softmax(lists.teacher_QN, lists.listed_QN, temperature) * lists.valid_QN
+        return masked_softmax(lists.teacher_QN.to(dtype), lists.listed_QN, temperature) * valid_QN
     counted_QN = lists.listed_QN if weights == "hard" else lists.valid_QN
-    return lists.valid_QN / counted_QN.sum(1, keepdim=True).clamp(min=1)
+    return valid_QN / counted_QN.sum(1, keepdim=True).clamp(min=1)

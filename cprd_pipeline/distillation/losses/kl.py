@@ -23,9 +23,10 @@ def kl_loss(logits_QN: Float[Tensor, "Q N"], lists: TeacherLists, teacher_temper
         lists: The teacher's knowledge of the same pairs.
         teacher_temperature: Divides the teacher scores.
     """
-    target_QN = masked_softmax(lists.teacher_QN, lists.listed_QN, teacher_temperature).to(logits_QN.dtype)
+    target_QN = masked_softmax(lists.teacher_QN.to(logits_QN.dtype), lists.listed_QN, teacher_temperature)
     seen_QN = lists.listed_QN | lists.easy_QN
     log_student_QN = logits_QN.masked_fill(~seen_QN, MASKED).log_softmax(dim=1)
     cross_entropy_Q = -torch.where(target_QN > 0, target_QN * log_student_QN, 0.0).sum(1)
     entropy_Q = torch.special.entr(target_QN).sum(1)
-    return (cross_entropy_Q - entropy_Q).mean()
+    loss: Tensor = (cross_entropy_Q - entropy_Q).mean()
+    return loss

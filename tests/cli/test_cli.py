@@ -1,0 +1,98 @@
+"""The command line: light at the door, one line for the user's errors, results on stdout."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cprd_pipeline import __version__
+
+CLI = [sys.executable, "-m", "cprd_pipeline"]
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*CLI, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_help_imports_no_heavy_library(tmp_path: Path) -> None:
+    """`--help` needs no torch, transformers, faiss, polars, pyarrow or deltalake."""
+    program = (
+        "import sys\nfrom cprd_pipeline.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'faiss', 'polars', 'pyarrow', 'deltalake', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in ("prepare", "train-teacher", "mine", "score-teacher", "distill", "evaluate", "report", "init"):
+        assert command in done.stdout
+
+
+def test_version(tmp_path: Path) -> None:
+    """The version stands in one place."""
+    assert run("--version", cwd=tmp_path).stdout.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("mine",), "stages/mine.yaml: there is no such settings file; run inside a project folder"),
+        (("distill", "--config", "empty.yaml"), "objective cprd needs rankings"),
+        (
+            ("distill", "--config", "empty.yaml", "--set", "learnin_rate=1"),
+            "unknown setting learnin_rate; did you mean learning_rate?",
+        ),
+        (("distill", "--config", "empty.yaml", "--set", "cprd.wights=soft"), "unknown setting cprd.wights; did you mean weights?"),
+        (("distill", "--config", "empty.yaml", "--set", "batch_size=1"), "batch_size is 1; expected greater than or equal to 2"),
+        (("distill", "--config", "empty.yaml", "--set", "objective"), "no '='; expected --set key=value"),
+        (("distill", "--config", "list.yaml"), "holds a list; expected a mapping"),
+        (("distill", "--config", "broken.yaml"), "not valid YAML at line 2"),
+        (
+            ("distill", "--config", "empty.yaml", "--set", "objective=itc", "--set", "corpus=nowhere"),
+            "nowhere: there is no such folder",
+        ),
+    ],
+)
+def test_a_users_mistake_is_one_red_line_and_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    """What was found, what was expected, what to do; no traceback, nothing on stdout."""
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "broken.yaml").write_text("a: 1\nb: [\n")
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_init_writes_a_project_that_dvc_accepts(tmp_path: Path) -> None:
+    """dvc.yaml without the package's source, all stage files, and nothing is overwritten the second time."""
+    assert run("init", "project", cwd=tmp_path).returncode == 0
+    text = (tmp_path / "project" / "dvc.yaml").read_text()
+    assert "cprd_pipeline/" not in text
+    assert (tmp_path / "project" / "stages" / "smoke" / "distill.yaml").is_file()
+    listed = subprocess.run(
+        f"git init -q . && {sys.executable} -m dvc init -q && {sys.executable} -m dvc stage list --name-only",
+        cwd=tmp_path / "project",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "score_teacher" in listed.stdout
+    again = run("init", "project", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+
+
+def test_json_is_the_whole_report(tmp_path: Path) -> None:
+    """`--json` gives settings, results and machine, and nothing else on stdout."""
+    root = Path(__file__).parents[2]
+    done = run("prepare", "--config", str(root / "stages/smoke/prepare.yaml"), "--set", "scenes.seed=5", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["stage"] == "prepare"
+    assert report["settings"]["scenes"]["seed"] == 5
+    assert report["machine"]["cprd-pipeline"] == __version__

@@ -1,0 +1,95 @@
+"""Schedule, checkpoints and augmentation."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cprd_pipeline.distillation.augment import Augmenter
+from cprd_pipeline.distillation.checkpoints import Checkpoints
+from cprd_pipeline.distillation.schedule import learning_rate
+from cprd_pipeline.distillation.settings import Augmentation
+from cprd_pipeline.errors import StoreError
+
+STD = (0.5, 0.5, 0.5)
+ALL = Augmentation(shift_pixels=2, noise=10, channel_gain=0.15, brightness=0.1, word_dropout=0.3)
+
+
+def test_learning_rate_rises_to_the_peak_and_ends_at_two_percent() -> None:
+    """Known points: first step, end of the warm-up, middle, end."""
+    rates = [learning_rate(step, 1000, 100, 1.0) for step in range(1001)]
+    assert rates[0] == pytest.approx(0.01, rel=1e-3)
+    assert max(rates) == pytest.approx(rates[99], rel=1e-3)
+    assert rates[500] == pytest.approx(0.51)
+    assert rates[1000] == pytest.approx(0.02)
+    assert learning_rate(0, 10, 0, 1.0) == 1.0
+
+
+def test_checkpoints_keep_the_newest(tmp_path: Path) -> None:
+    """Two stay; the newest comes back with its tensors and numbers."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert checkpoints.latest() is None
+    for step in (5, 10, 15):
+        checkpoints.save(step, {"w": torch.full((2,), float(step)), "log": [{"step": step}]})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000010.pt", "step-000000015.pt"]
+    found = checkpoints.latest()
+    assert found is not None
+    assert found[0] == 15
+    assert found[1]["w"].tolist() == [15.0, 15.0]
+    assert found[1]["log"] == [{"step": 15}]
+
+
+def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
+    """The message says which file to delete."""
+    (tmp_path / "step-000000010.pt").write_bytes(b"broken")
+    with pytest.raises(StoreError, match=r"step-000000010\.pt: not a checkpoint.*delete that file"):
+        Checkpoints(tmp_path).latest()
+
+
+def test_augmentation_repeats_for_a_step_and_differs_between_steps() -> None:
+    """A resumed run sees what an uninterrupted one saw, whatever was drawn in between."""
+    pixels = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    fresh, used = Augmenter(ALL, STD, 1), Augmenter(ALL, STD, 1)
+    used.pictures(pixels, 0)
+    torch.rand(5)
+    assert torch.equal(fresh.pictures(pixels, 7), used.pictures(pixels, 7))
+    assert not torch.equal(fresh.pictures(pixels, 7), fresh.pictures(pixels, 8))
+    captions = ["one two three four five six"] * 5
+    assert fresh.captions(captions, 7) == used.captions(captions, 7) != captions
+
+
+def test_no_augmentation_changes_nothing() -> None:
+    """All shares 0: the same tensors and texts."""
+    pixels = torch.randn(2, 3, 8, 8)
+    nothing = Augmenter(Augmentation(), STD, 0)
+    assert torch.equal(nothing.pictures(pixels, 3), pixels)
+    assert nothing.captions(["a b"], 3) == ["a b"]
+
+
+def test_a_shift_moves_whole_pictures_and_repeats_the_border() -> None:
+    """Every shifted picture is a window of the padded one; all offsets occur."""
+    ramp = torch.arange(64.0).view(1, 1, 8, 8).expand(1, 3, 8, 8)
+    padded = torch.nn.functional.pad(ramp, (1, 1, 1, 1), mode="replicate")
+    windows = {(y, x): padded[0, :, y : y + 8, x : x + 8] for y in range(3) for x in range(3)}
+    augmenter, seen = Augmenter(Augmentation(shift_pixels=1), STD, 0), set()
+    for step in range(100):
+        shifted = augmenter.pictures(ramp.clone(), step)[0]
+        seen |= {offset for offset, window in windows.items() if torch.equal(shifted, window)}
+    assert seen == set(windows)
+
+
+def test_noise_has_the_stated_spread() -> None:
+    """10 of 255 is 10/127.5 once the processor has divided by a deviation of 0.5."""
+    noisy = Augmenter(Augmentation(noise=10), STD, 0).pictures(torch.zeros(64, 3, 16, 16), 0)
+    assert float(noisy.std()) == pytest.approx(10 / 127.5, rel=0.02)
+
+
+@given(words=st.lists(st.sampled_from(["red", "circle", "left", "of"]), min_size=1, max_size=9), step=st.integers(0, 99))
+def test_word_dropout_keeps_order_and_at_least_one_word(words: list[str], step: int) -> None:
+    """What is left is a subsequence, never empty."""
+    (left,) = Augmenter(Augmentation(word_dropout=0.9), STD, 0).captions([" ".join(words)], step)
+    remaining = iter(words)
+    assert left
+    assert all(word in remaining for word in left.split())

@@ -1,0 +1,154 @@
+"""Stage `train-teacher`: what it leaves, that it learns, and that a kill changes no byte of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cprd_pipeline.corpus.images import ImageReader
+from cprd_pipeline.corpus.reader import Corpus
+from cprd_pipeline.distillation.teacher_settings import TrainTeacherSettings
+from cprd_pipeline.distillation.teacher_training import run
+from cprd_pipeline.errors import CorpusError, ModelError
+from cprd_pipeline.models.scene_teacher import SceneTeacher
+from cprd_pipeline.store.folder import InputFolder, cache_folder
+
+
+def _settings(corpus: Corpus, folder: Path, **values: object) -> TrainTeacherSettings:
+    quick = {"validation_split": None, "steps": 12, "batch_size": 8, "length_window": 3, "warmup_steps": 2, "log_steps": 4}
+    paths = {"corpus": corpus.path, "output": folder / "teacher", "report": folder / "report.json", "device": "cpu"}
+    return TrainTeacherSettings.model_validate(quick | paths | values)
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_stage_leaves_a_teacher_that_scores(corpus: Corpus, tmp_path: Path):
+    """The output is a checked folder with model card and log; SceneTeacher.load scores with it; the report has the figures."""
+    settings = _settings(corpus, tmp_path, validation_split="train")
+    report = run(settings)
+    folder = InputFolder(settings.output, "teacher")
+    folder.verify()
+    assert {"README.md", "config.json", "model.safetensors", "training_log.jsonl"} <= {part.name for part in folder.manifest.parts}
+    assert folder.manifest.inputs == {"corpus": corpus.digest}
+    teacher = SceneTeacher.load(settings.output, torch.device("cpu"), torch.float32)
+    with ImageReader(corpus) as reader:
+        image = teacher.encode_images([reader.read(0)])[0]
+    assert torch.isfinite(teacher.score(image, teacher.encode_texts(corpus.texts))).all()
+    assert 2 not in {int(token) for ids in teacher.tokens(corpus.texts) for token in ids}, "a word of the corpus is unknown"
+    assert [row["step"] for row in map(json.loads, (settings.output / "training_log.jsonl").read_text().splitlines())] == [4, 8, 12]
+    assert report.results["steps"] == 12
+    assert 0 < report.results["dual_rsum"] <= 600
+    assert not (cache_folder() / "state" / "teacher" / folder.manifest.identity).exists()
+
+
+def test_finished_work_is_not_done_again(corpus: Corpus, tmp_path: Path):
+    """The same settings answer from the report; other validation figures are measured without training again."""
+    settings = _settings(corpus, tmp_path)
+    run(settings)
+    before = (settings.output / "model.safetensors").stat()
+    assert run(settings).up_to_date
+    measured = run(_settings(corpus, tmp_path, validation_split="train"))
+    assert not measured.up_to_date
+    assert "training" not in measured.seconds
+    assert "reranked_rsum" in measured.results
+    after = (settings.output / "model.safetensors").stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_seed_and_steps_shape_the_bytes_and_checkpoints_do_not(corpus: Corpus, tmp_path: Path):
+    """How often the state is saved changes no byte; another seed does."""
+    outputs = {}
+    for name, values in {"once": {}, "often": {"checkpoint_steps": 5}, "other": {"seed": 1}}.items():
+        settings = _settings(corpus, tmp_path / name, **values)
+        run(settings)
+        outputs[name] = _bytes(settings.output)
+    assert outputs["once"] == outputs["often"]
+    assert outputs["once"]["model.safetensors"] != outputs["other"]["model.safetensors"]
+
+
+def test_teacher_learns_the_corpus_by_heart(corpus: Corpus, tmp_path: Path):
+    """After some steps on 24 pictures its losses have fallen well below where they began."""
+    settings = _settings(corpus, tmp_path, steps=120, log_steps=10, negatives=2)
+    run(settings)
+    rows = [json.loads(line) for line in (settings.output / "training_log.jsonl").read_text().splitlines()]
+    first, last = rows[0], rows[-1]
+    assert last["contrastive"] < 0.5 * first["contrastive"]
+    assert last["matching"] < 0.6 * first["matching"]
+
+
+_STAGE = """
+import sys
+from cprd_pipeline.distillation.teacher_settings import TrainTeacherSettings
+from cprd_pipeline.distillation.teacher_training import run
+run(TrainTeacherSettings.model_validate_json(sys.stdin.read()))
+"""
+
+
+def test_killed_run_goes_on_to_the_same_bytes(corpus: Corpus, tmp_path: Path):
+    """SIGKILL in the middle, then the same call: it starts at the checkpoint and every file equals the undisturbed run's."""
+    whole = _settings(corpus, tmp_path / "whole", steps=60, checkpoint_steps=5)
+    run(whole)
+    settings = _settings(corpus, tmp_path / "killed", steps=60, checkpoint_steps=5)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _STAGE], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
+    )
+    assert process.stdin is not None
+    process.stdin.write(settings.model_dump_json())
+    process.stdin.close()
+    state = cache_folder() / "state" / "teacher"
+    deadline = time.monotonic() + 120
+    while not list(state.glob("*/checkpoints/step-000000010.pt")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not settings.output.exists()
+    saved = sorted(path.name for path in state.glob("*/checkpoints/step-*.pt"))
+    assert saved[-1] < "step-000000060.pt"
+    run(settings)
+    assert _bytes(settings.output) == _bytes(whole.output)
+
+
+def test_a_resumed_run_trains_only_what_is_left(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Interrupted after step 5, the second call begins there: steps before it draw no batch again."""
+    from cprd_pipeline.distillation import teacher_batches
+
+    settings = _settings(corpus, tmp_path, checkpoint_steps=5)
+    asked: list[int] = []
+    plain = teacher_batches.LengthBatches.batches
+
+    def counted(self: teacher_batches.LengthBatches, steps: range) -> list:
+        if steps.start == 5 and 5 not in asked:
+            asked.append(5)
+            raise KeyboardInterrupt
+        asked.extend(steps)
+        return plain(self, steps)
+
+    monkeypatch.setattr(teacher_batches.LengthBatches, "batches", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings)
+    asked.remove(5)
+    monkeypatch.setattr(teacher_batches.LengthBatches, "batches", lambda self, steps: asked.extend(steps) or plain(self, steps))
+    run(settings)
+    assert asked == list(range(12))
+
+
+def test_too_small_a_corpus_is_refused(corpus: Corpus, tmp_path: Path):
+    """A batch larger than the corpus names both numbers and what to do."""
+    with pytest.raises(CorpusError, match=r"24 images with a caption, batch_size is 64.*lower batch_size"):
+        run(_settings(corpus, tmp_path, batch_size=64))
+
+
+def test_divergence_is_reported_with_its_step(corpus: Corpus, tmp_path: Path):
+    """A loss that is no number stops the run with the step and the knob to turn."""
+    with pytest.raises(ModelError, match=r"loss is (nan|inf) at step \d+.*lower learning_rate"):
+        run(_settings(corpus, tmp_path, learning_rate=1e30, warmup_steps=0, clip_norm=1e30))

@@ -1,0 +1,193 @@
+"""Exact search: the same result as arithmetic without rounding, whatever the blocks, threads and devices."""
+
+from types import SimpleNamespace
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cprd_pipeline.errors import MissingDependencyError
+from cprd_pipeline.mining import faiss_loader, search
+from cprd_pipeline.mining.search import ExactSearch, Excluded, TopItems
+
+WIDTH = 48
+
+
+def whole_numbers(rng: np.random.Generator, count: int, distinct: int) -> np.ndarray:
+    """float32 [count, WIDTH] of integers: exact in float64 in any order of summation, not in float32.
+
+    Many rows are equal, and others differ by one unit in one place, which float32 sums often cannot see.
+    """
+    bases = rng.integers(-2048, 2049, size=(distinct, WIDTH))
+    vectors = bases[rng.integers(0, distinct, size=count)]
+    nudged = rng.random(count) < 0.5
+    vectors[nudged, rng.integers(0, WIDTH, size=count)[nudged]] += 1
+    return vectors.astype(np.float32)
+
+
+def excluded_lists(lists: list[list[int]]) -> Excluded:
+    """Positions that each query must not find."""
+    return Excluded(np.cumsum([0, *map(len, lists)]), np.array([p for found in lists for p in found], dtype=np.int64))
+
+
+def oracle(items: np.ndarray, queries: np.ndarray, k: int, lists: list[list[int]]) -> list[list[tuple[int, np.float32]]]:
+    """Integer arithmetic, one Python sort a query."""
+    products = queries.astype(np.int64) @ items.astype(np.int64).T
+    result = []
+    for row, unwanted in zip(products, lists, strict=True):
+        banned = set(unwanted)
+        ordered = sorted((-np.float32(value), position) for position, value in enumerate(row.tolist()) if position not in banned)
+        result.append([(position, -negative) for negative, position in ordered[:k]])
+    return result
+
+
+def as_lists(top: TopItems) -> list[list[tuple[int, np.float32]]]:
+    """Pairs of position and similarity, one list a query."""
+    return [
+        list(zip(positions[:count].tolist(), similarities[:count], strict=True))
+        for positions, similarities, count in zip(top.positions, top.similarities, top.counts, strict=True)
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 400),
+    distinct=st.integers(1, 40),
+    k=st.integers(1, 60),
+    query_block=st.sampled_from([1, 3, 1000]),
+    index_block=st.sampled_from([7, 64, 100_000]),
+)
+def test_any_case_equals_integer_arithmetic(
+    seed: int, count: int, distinct: int, k: int, query_block: int, index_block: int
+) -> None:
+    """Ids, order and similarities are those of exact arithmetic, with ties, near ties, exclusions and shortages."""
+    rng = np.random.default_rng(seed)
+    items, queries = whole_numbers(rng, count, distinct), whole_numbers(rng, 6, 6)
+    lists = [rng.permutation(count)[: rng.integers(0, count + 1)].tolist() for _ in queries]
+    found = ExactSearch(items, query_block=query_block, index_block=index_block).top(queries, k, excluded_lists(lists))
+    assert as_lists(found) == oracle(items, queries, k, lists)
+
+
+def crowded(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """4000 items of which 3000 are most similar of all, 1000 of these equal, 2000 apart by less than float32 sums show."""
+    rng = np.random.default_rng(seed)
+    items = whole_numbers(rng, 4000, 500)
+    favourite = np.full(WIDTH, 2000, dtype=np.float32)
+    crowd = rng.permutation(4000)[:3000]
+    items[crowd] = favourite
+    items[crowd[:2000]] += rng.integers(-1, 2, size=(2000, WIDTH))
+    return items, np.stack([favourite - shift for shift in range(5)]).astype(np.float32)
+
+
+def test_a_crowd_wider_than_the_margin_is_resolved_exactly() -> None:
+    """Thousands of ties and near ties come in exact order; FAISS alone returns other members of the crowd."""
+    items, queries = crowded()
+    expected = oracle(items, queries, 20, [[]] * 5)
+    found = ExactSearch(items).top(queries, 20, excluded_lists([[]] * 5))
+    assert as_lists(found) == expected
+    plain = faiss.knn(queries, items, 20, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    assert sorted(plain[0].tolist()) != sorted(position for position, _ in expected[0])
+
+
+def test_blocks_and_threads_do_not_show() -> None:
+    """The same bytes for every block size and thread count, on ordinary unit vectors."""
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((3000, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    items, queries = vectors[:2500], vectors[2500:]
+    none = excluded_lists([[]] * len(queries))
+    results = []
+    threads = faiss.omp_get_max_threads()
+    try:
+        for count, query_block, index_block in ((1, 512, 10_000), (2, 7, 10_000), (1, 100, 333), (2, 1, 2499)):
+            faiss.omp_set_num_threads(count)
+            results.append(ExactSearch(items, query_block=query_block, index_block=index_block).top(queries, 30, none))
+    finally:
+        faiss.omp_set_num_threads(threads)
+    for other in results[1:]:
+        assert np.array_equal(other.positions, results[0].positions)
+        assert np.array_equal(other.similarities.view(np.int32), results[0].similarities.view(np.int32))
+    exact = queries.astype(np.float64) @ items.astype(np.float64).T
+    assert np.array_equal(results[0].positions, np.argsort(-exact, axis=1, kind="stable")[:, :30])
+
+
+def test_a_hub_does_not_lose_candidates() -> None:
+    """A query with more positives than k + margin still gets k candidates, as does its neighbour without any."""
+    rng = np.random.default_rng(5)
+    items, queries = whole_numbers(rng, 600, 600), whole_numbers(rng, 2, 2)
+    products = queries.astype(np.int64) @ items.astype(np.int64).T
+    lists = [np.argsort(-products[0])[:500].tolist(), []]
+    found = ExactSearch(items).top(queries, 8, excluded_lists(lists))
+    assert found.counts.tolist() == [8, 8]
+    assert as_lists(found) == oracle(items, queries, 8, lists)
+
+
+def test_pairs_get_the_similarity_that_the_search_gives() -> None:
+    """`similarities` and `top` agree in every bit."""
+    rng = np.random.default_rng(6)
+    vectors = rng.standard_normal((300, 33)).astype(np.float32)
+    searcher = ExactSearch(vectors[50:])
+    found = searcher.top(vectors[:50], 20, excluded_lists([[]] * 50))
+    pairs = searcher.similarities(vectors[:50], np.repeat(np.arange(50), 20), found.positions.ravel())
+    assert np.array_equal(pairs.view(np.int32), found.similarities.ravel().view(np.int32))
+
+
+@pytest.mark.parametrize("k", [5, 2500])
+@pytest.mark.parametrize("index_block", [1000, 100_000])
+def test_the_gpu_path_keeps_within_what_gpus_can(monkeypatch: pytest.MonkeyPatch, k: int, index_block: int) -> None:
+    """With (pretended) GPUs the index is moved there, never asked for more than 2048 items, and the result is the same."""
+    asked = []
+
+    class GpuIndex:
+        def __init__(self, index: faiss.IndexFlatIP) -> None:
+            self.index = index
+
+        def search(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+            asked.append(count)
+            assert count <= 2048
+            return self.index.search(queries, count)
+
+    pretended = SimpleNamespace(
+        IndexFlatIP=faiss.IndexFlatIP,
+        METRIC_INNER_PRODUCT=faiss.METRIC_INNER_PRODUCT,
+        knn=faiss.knn,
+        get_num_gpus=lambda: 1,
+        GpuMultipleClonerOptions=SimpleNamespace,
+        index_cpu_to_all_gpus=lambda index, co: GpuIndex(index),
+    )
+    monkeypatch.setattr(search, "load_faiss", lambda: pretended)
+    rng = np.random.default_rng(8)
+    items, queries = whole_numbers(rng, 3000, 3000), whole_numbers(rng, 3, 3)
+    found = ExactSearch(items, index_block=index_block, gpus=True).top(queries, k, excluded_lists([[]] * 3))
+    assert as_lists(found) == oracle(items, queries, k, [[]] * 3)
+    assert bool(asked) == (k == 5 or index_block == 1000)
+
+
+@pytest.mark.skipif(faiss.get_num_gpus() > 0, reason="the trap is a machine without GPUs")
+def test_without_gpus_the_cpu_searches() -> None:
+    """Asking for GPUs on a machine without any touches none of FAISS's GPU functions, which would return nothing."""
+    items, queries = crowded()
+    found = ExactSearch(items, gpus=True).top(queries, 3, excluded_lists([[]] * 5))
+    assert as_lists(found) == oracle(items, queries, 3, [[]] * 5)
+
+
+@pytest.mark.parametrize("error", [ImportError("no module named faiss"), RuntimeError("libcublas is not there")])
+def test_faiss_that_does_not_load_is_named_with_its_extras(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """The message says what failed and which extras bring it."""
+
+    def refuse(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(faiss_loader.importlib, "import_module", refuse)
+    with pytest.raises(MissingDependencyError, match=rf"{error}.*\[cpu\].*\[gpu\]"):
+        faiss_loader.load_faiss()
+
+
+def test_a_hollow_faiss_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The empty namespace that is left when one of two faiss packages was removed is no faiss."""
+    monkeypatch.setattr(faiss_loader.importlib, "import_module", lambda name: SimpleNamespace())
+    with pytest.raises(MissingDependencyError, match="empty shell"):
+        faiss_loader.load_faiss()

@@ -1,0 +1,167 @@
+"""Output folders: whole or not there, parts found again after a kill, damage reported."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from cprd_pipeline.errors import MachineError, StoreError
+from cprd_pipeline.store import atomic
+from cprd_pipeline.store.folder import InputFolder, OutputWriter, cache_folder
+
+TABLE = pa.table({"n": [1, 2, 3]})
+
+
+def writer_of(folder: Path, **settings: object) -> OutputWriter:
+    return OutputWriter(folder / "out", "candidates", settings, {"corpus": "c"})
+
+
+def test_a_finished_folder_reads_back(tmp_path: Path) -> None:
+    """Parts, rows and settings are in the manifest; the state is gone."""
+    writer = writer_of(tmp_path, k=3)
+    writer.write_table("a.parquet", TABLE)
+    writer.write_json("b.json", {"x": 1})
+    writer.finish()
+    folder = InputFolder(tmp_path / "out", "candidates")
+    assert folder.table("a.parquet").equals(TABLE)
+    assert [(part.name, part.rows) for part in folder.manifest.parts] == [("a.parquet", 3), ("b.json", None)]
+    assert folder.manifest.settings == {"k": 3}
+    assert not writer.state.exists()
+
+
+def test_nothing_is_in_place_before_finish(tmp_path: Path) -> None:
+    """A reader never sees half an output."""
+    writer_of(tmp_path).write_table("a.parquet", TABLE)
+    with pytest.raises(StoreError, match="no such folder.*cprd-pipeline mine"):
+        InputFolder(tmp_path / "out", "candidates")
+
+
+def test_a_second_writer_finds_the_parts_of_a_killed_one(tmp_path: Path) -> None:
+    """Same kind, settings and inputs: the same state; other settings: another."""
+    writer_of(tmp_path, k=3).write_table("a.parquet", TABLE)
+    assert writer_of(tmp_path, k=3).has("a.parquet")
+    assert not writer_of(tmp_path, k=4).has("a.parquet")
+
+
+def test_a_part_that_changed_on_disk_is_reported_and_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No silent repair: the damaged bytes stay for inspection, and the part counts as not made."""
+    writer = writer_of(tmp_path)
+    writer.write_table("a.parquet", TABLE)
+    (writer.folder / "a.parquet").write_bytes(b"flipped")
+    again = writer_of(tmp_path)
+    assert not again.has("a.parquet")
+    assert (again.state / "damaged" / "a.parquet").read_bytes() == b"flipped"
+    assert "changed after it was written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_finished_part_is_refused(tmp_path: Path, damage: str) -> None:
+    """A flipped bit, a short file and a missing file each name the part and the next command."""
+    writer = writer_of(tmp_path)
+    writer.write_table("a.parquet", TABLE)
+    writer.finish()
+    path = tmp_path / "out" / "a.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(bytes(content) if damage == "flip" else bytes(content[:-5]))
+    with pytest.raises(StoreError, match=r"a\.parquet: .*(changed|gone).*make it again with `cprd-pipeline mine`"):
+        InputFolder(tmp_path / "out", "candidates").verify()
+    assert not writer_of(tmp_path).is_current()
+
+
+def test_is_current_only_for_the_same_settings_and_inputs(tmp_path: Path) -> None:
+    """An output of other settings is made again."""
+    writer = writer_of(tmp_path, k=3)
+    writer.write_table("a.parquet", TABLE)
+    writer.finish()
+    assert writer_of(tmp_path, k=3).is_current()
+    assert not writer_of(tmp_path, k=4).is_current()
+
+
+def test_an_older_output_is_replaced_whole(tmp_path: Path) -> None:
+    """No part of the old folder survives in the new one."""
+    for k, name in ((3, "old.parquet"), (4, "new.parquet")):
+        writer = writer_of(tmp_path, k=k)
+        writer.write_table(name, TABLE)
+        writer.finish()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["_manifest.json", "new.parquet"]
+
+
+def test_files_that_no_part_names_do_not_reach_the_output(tmp_path: Path) -> None:
+    """What a library left beside the parts is not shipped unseen."""
+    writer = writer_of(tmp_path)
+    writer.write_table("a.parquet", TABLE)
+    (writer.folder / "stray.txt").write_text("x")
+    writer.finish()
+    assert not (tmp_path / "out" / "stray.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("{", "not a manifest of ours"),
+        ('{"parts": [1]}', "not a manifest of ours"),
+        ('{"kind": "rankings", "settings": {}, "inputs": {}, "parts": [], "schema_version": 1}', "a rankings folder"),
+        ('{"kind": "candidates", "settings": {}, "inputs": {}, "parts": [], "schema_version": 99}', "schema 99"),
+    ],
+)
+def test_foreign_manifests_are_refused(tmp_path: Path, manifest: str, message: str) -> None:
+    """Broken JSON, another form, another kind, another schema."""
+    (tmp_path / "_manifest.json").write_text(manifest)
+    with pytest.raises(StoreError, match=message):
+        InputFolder(tmp_path, "candidates")
+
+
+def test_equal_content_has_equal_bytes(tmp_path: Path) -> None:
+    """Two runs of the same work give the same files, the manifest included."""
+    for name in ("one", "two"):
+        writer = writer_of(tmp_path / name, k=3)
+        writer.write_table("a.parquet", TABLE)
+        writer.finish()
+    read = [{path.name: path.read_bytes() for path in (tmp_path / name / "out").iterdir()} for name in ("one", "two")]
+    assert read[0] == read[1]
+
+
+def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOSPC while writing: one clear line, nothing half written, the earlier content untouched."""
+    target = tmp_path / "f.json"
+    atomic.write_json(target, {"old": True})
+
+    def full(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(MachineError, match="the disk is full; free some space and run the same command again"):
+        atomic.write_file(target, full)
+    assert json.loads(target.read_text()) == {"old": True}
+    assert os.listdir(tmp_path) == ["f.json"]
+
+
+def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path: Path) -> None:
+    """SIGKILL inside the writer: the target is what it was."""
+    target = tmp_path / "f.bin"
+    target.write_bytes(b"old")
+    program = (
+        "import os, signal, sys; from pathlib import Path; from cprd_pipeline.store.atomic import write_file\n"
+        "def half(path):\n    path.write_bytes(b'new'); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_file(Path(sys.argv[1]), half)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(target)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert target.read_bytes() == b"old"
+
+
+def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`CPRD_CACHE` names it; without it, it is data/."""
+    monkeypatch.setenv("CPRD_CACHE", "/elsewhere")
+    assert cache_folder() == Path("/elsewhere")
+    monkeypatch.delenv("CPRD_CACHE")
+    assert cache_folder() == Path("data")
