@@ -76,11 +76,12 @@ def make_small_run(root: Path, *, k: int = 12, text: str = "a b 1") -> SmallRun:
     return made
 
 
-def write_rankings(made: SmallRun, folder: Path, *, k: int = 12, miner: str = "base", corpus: str = "") -> Path:
+def write_rankings(
+    made: SmallRun, folder: Path, *, k: int = 12, miner: str = "base", corpus: str = "", false_negatives: str = "keep"
+) -> Path:
     """Rankings of the split as score-teacher writes them, by plain loops."""
-    writer = OutputWriter(
-        folder, "rankings", {"split": SPLIT, "k": k, "miner": miner}, {"corpus": corpus or made.corpus.digest, "teacher": "t"}
-    )
+    inputs = {"corpus": corpus or made.corpus.digest, "candidates": f"{k} of {miner}", "teacher": "t"}
+    writer = OutputWriter(folder, "rankings", {"false_negatives": false_negatives}, inputs)
     for direction in ("i2t", "t2i"):
         queries, _ = made.sides(direction)
         rows = [_ranking(made, direction, query, k, miner) for query in made.rows_of_split(queries)]

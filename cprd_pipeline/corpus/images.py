@@ -1,19 +1,17 @@
 """The one image decoder, and the reader that checks and decodes a corpus' pictures, ahead of its caller if wished."""
 
 import io
-import multiprocessing
-import signal
 import warnings
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cprd_pipeline.corpus.reader import Corpus, Rows
+from cprd_pipeline.corpus.workers import Workers
 from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.store.fingerprint import bytes_digest
 
@@ -23,76 +21,100 @@ DECODER_VERSION = 1
 MAX_PIXELS = 89_478_485
 """Pillow's own bound against decompression bombs: a quarter of a gigabyte as RGB."""
 
-_WINDOW_PER_WORKER = 8  # pictures that are decoded ahead: enough to hide uneven files, little enough for memory
-_GRAY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
+_INTEGERS_OF_16_BITS = ("PNG", "PPM")  # formats whose mode "I" holds 16-bit gray
 
 
 def decode_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The first frame of an image file, upright, in RGB.
 
-    EXIF rotation is applied, transparency is composed on white, and 16-bit gray is scaled rather than clipped.
+    EXIF rotation is applied, transparency is composed on white, CMYK is converted, and 16-bit gray is scaled, not clipped.
 
     Args:
         content: The original file's bytes.
         max_pixels: Larger pictures are refused before they are decoded.
 
     Raises:
-        CorpusError: Not an image, damaged, or too large; the message is the reason.
+        CorpusError: Not an image, damaged, too large, or without a known white point; the message is the reason.
     """
     if not content:
         raise CorpusError("the file is empty")
     try:
         with warnings.catch_warnings():
-            # Our own bound decides; Pillow warns of damaged metadata that do not touch the pixels.
+            # Pillow warns of damaged metadata, which do not touch the pixels, and of bombs, for which the bound below is stricter.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content)) as picture:
                 if picture.width * picture.height > max_pixels:
                     raise CorpusError(f"{picture.width} x {picture.height} pixels", expected=f"at most {max_pixels:,} pixels")
                 # First of all: a broken stream fails its first load() and passes a second one, and reading EXIF hides it.
                 picture.load()
-                return _rgb(ImageOps.exif_transpose(picture))
+                return _rgb(ImageOps.exif_transpose(picture), picture.format)
+    except CorpusError:
+        raise
     except UnidentifiedImageError:
-        raise CorpusError(f"not an image that Pillow knows (begins with {content[:8]!r})") from None
-    except Image.DecompressionBombError:
-        raise CorpusError("too many pixels", expected=f"at most {max_pixels:,} pixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        # Pillow's format plugins raise all of these for damaged files.
+        raise CorpusError(_unknown(content)) from None
+    except Exception as error:
+        # Damaged files make Pillow's format plugins raise nearly everything: OSError, ValueError, struct.error, KeyError, ...
         raise CorpusError(f"cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())})") from error
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode in _GRAY_16:
-        return Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.mode == "I":
-        values = np.asarray(picture)
-        # Pillow opens 16-bit PNGs as 32-bit integers in some versions: values above 255 tell.
-        return Image.fromarray((values >> 8 if values.max() > 255 else values).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        values = np.asarray(picture)
-        span = float(values.max() - values.min()) or 1.0
-        return Image.fromarray(((values - values.min()) * (255 / span)).astype(np.uint8)).convert("RGB")
+def _unknown(content: bytes) -> str:
+    if content.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer instead of the picture (`git lfs pull` brings it)"
+    return f"not an image that Pillow can read (begins with {content[:12]!r})"
+
+
+def _rgb(picture: Image.Image, file_format: str | None) -> Image.Image:
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and file_format in _INTEGERS_OF_16_BITS):
+        return _rgb_of_16_bits(picture)
+    if picture.mode in ("I", "F"):
+        raise CorpusError(f"pixels of mode {picture.mode} have no known white", expected="8 or 16 bits per channel")
     if picture.has_transparency_data:
-        rgba = picture.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        colours = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
     return picture.convert("RGB")
+
+
+def _rgb_of_16_bits(picture: Image.Image) -> Image.Image:
+    values = np.asarray(picture)
+    # The upper byte: convert("RGB") would clip, and turn nearly everything white.
+    gray = (values.astype(np.uint32) >> 8).astype(np.uint8)
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, int):
+        gray[values == transparent] = 255
+    return Image.fromarray(gray).convert("RGB")
 
 
 def read_inside(root: Path, path: str) -> bytes:
     """A file's bytes, if it lies inside the root.
 
+    Args:
+        root: The image root.
+        path: Relative to it.
+
     Raises:
         CorpusError: The path leaves the root, also through a symbolic link, or the file cannot be read.
     """
-    full = (root / path).resolve()
-    if not full.is_relative_to(root.resolve()):
-        raise CorpusError(f"{path}: leads out of {root}", expected="a path inside the image root")
     try:
+        full = (root / path).resolve()
+        if not full.is_relative_to(root.resolve()):
+            raise CorpusError(f"{path}: leads out of {root}", expected="a path inside the image root")
         return full.read_bytes()
     except OSError as error:
-        raise CorpusError(
-            f"{root / path}: {error.strerror or error}", do="bring the file back, or prepare the corpus again"
-        ) from None
+        found = f"{root / path}: {error.strerror or error}"
+    except (ValueError, RuntimeError) as error:
+        # A NUL character, a lone surrogate, a loop of symbolic links.
+        found = f"{path!r}: {error}"
+    raise CorpusError(found, do="bring the file back, or prepare the corpus again")
+
+
+class _Picture(NamedTuple):
+    """What a worker needs to decode one picture of a corpus."""
+
+    image_id: str
+    digest: bytes
+    root: Path
+    path: str | None
+    content: bytes | None
 
 
 class ImageReader:
@@ -105,64 +127,45 @@ class ImageReader:
 
     def __init__(self, corpus: Corpus, workers: int = 0) -> None:
         self._corpus = corpus
-        self._workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+        self._root = corpus.image_root
+        self._workers = Workers(workers)
 
     def __enter__(self) -> "ImageReader":
-        if self._workers:
-            # fork would copy the threads' locks of FAISS and torch, and hang.
-            context = multiprocessing.get_context("forkserver")
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=context, initializer=ignore_interrupts)
+        self._workers.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if self._pool:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._workers.__exit__(kind, error, traceback)
 
     def read(self, row: int) -> Image.Image:
-        """One picture, decoded in this process.
+        """One picture in RGB, decoded in this process.
 
         Raises:
             CorpusError: The file is gone, changed since `prepare`, or does not decode; the message names the image.
         """
-        return _decode_task(*self._task(row))
+        return _read_picture(self._picture(row))
 
     def stream(self, rows: Sequence[int] | Rows) -> Iterator[tuple[int, Image.Image]]:
         """Pictures in the order given, with their rows; with workers some are decoded ahead.
 
         Raises:
             CorpusError: As `read`.
+            MachineError: A worker died.
         """
-        if self._pool is None:
-            for row in rows:
-                yield int(row), self.read(int(row))
-            return
-        waiting: deque[tuple[int, Future[Image.Image]]] = deque()
-        for row in rows:
-            waiting.append((int(row), self._pool.submit(_decode_task, *self._task(int(row)))))
-            if len(waiting) >= _WINDOW_PER_WORKER * self._workers:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        for done, future in waiting:
-            yield done, future.result()
+        pictures = self._workers.map(_read_picture, (self._picture(int(row)) for row in rows))
+        yield from zip((int(row) for row in rows), pictures, strict=True)
 
-    def _task(self, row: int) -> tuple[str, bytes | None, Path, str | None, bytes]:
+    def _picture(self, row: int) -> _Picture:
         corpus = self._corpus
-        content, path = corpus.image_bytes[row].as_py(), corpus.image_paths[row].as_py()
-        return corpus.images.ids[row], content, corpus.image_root, path, corpus.images.digests[row].tobytes()
+        path, content = corpus.image_paths[row].as_py(), corpus.image_bytes[row].as_py()
+        return _Picture(corpus.images.ids[row], corpus.images.digests[row].tobytes(), self._root, path, content)
 
 
-def ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole process group; the parent alone decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _decode_task(image_id: str, content: bytes | None, root: Path, path: str | None, digest: bytes) -> Image.Image:
+def _read_picture(picture: _Picture) -> Image.Image:
     try:
-        if content is None:
-            content = read_inside(root, path or "")
-        if bytes_digest(content) != digest:
+        content = read_inside(picture.root, picture.path or "") if picture.content is None else picture.content
+        if bytes_digest(content) != picture.digest:
             raise CorpusError("its bytes changed since the corpus was prepared", do="run `cprd-pipeline prepare` again")
         return decode_image(content)
     except CorpusError as error:
-        raise CorpusError(f"image {image_id}: {error.found}", expected=error.expected, do=error.do) from None
+        raise CorpusError(f"image {picture.image_id}: {error.found}", expected=error.expected, do=error.do) from None

@@ -116,26 +116,26 @@ class _CaptionWriter:
         return choices[int(self._draws.integers(len(choices)))]
 
 
-def true_relevance(scenes: Scenes, captions: SceneCaptions) -> npt.NDArray[np.float32]:
+def true_relevance(scenes: Scenes, captions: SceneCaptions, out: npt.NDArray[np.float32]) -> None:
     """How true each caption is of each picture.
 
     The best share of the caption's statements (shape, colour, size of a mentioned object; relation between two) that
     hold when its mentioned objects are identified with different objects of the picture.
 
-    Returns:
-        float32 [pictures, captions] in [0, 1]; 1 when the picture shows all that the caption says.
+    Args:
+        scenes: N pictures.
+        captions: C captions, of these pictures or of others.
+        out: Filled row by row (it may be a file): float32 [N, C] in [0, 1]; 1 when the picture shows all that the caption says.
     """
     mentions, relations = np.stack(captions.mentions), np.stack(captions.relations)
     said = (mentions != _UNSAID).sum((1, 2)) + (relations != _UNSAID).sum(1)
     mentioned = (mentions != _UNSAID).any(2).sum(1)
     holds = relations_hold(scenes.centres, scenes.attributes)
-    relevance = np.zeros((len(scenes.counts), len(captions.texts)), dtype=np.float32)
-    for count in np.unique(mentioned):
-        columns = np.flatnonzero(mentioned == count)
-        for row in range(len(scenes.counts)):
+    groups = [(count, np.flatnonzero(mentioned == count)) for count in np.unique(mentioned)]
+    for row in range(len(scenes.counts)):
+        for count, columns in groups:
             best = _best_count(scenes.attributes[row], holds[row], mentions[columns, :count], relations[columns, : count - 1])
-            relevance[row, columns] = best / said[columns]
-    return relevance
+            out[row, columns] = best / said[columns]
 
 
 def _best_count(attributes: IntArray, holds: npt.NDArray[np.bool_], mentions: IntArray, relations: IntArray) -> IntArray:

@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+WORLD_VERSION = 1
+"""Raised whenever the same seed would give other pictures, captions or relevance."""
+
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond")
 COLOURS = {
     "red": (220, 50, 50),
@@ -61,9 +64,9 @@ def draw_scenes(count: int, draws: np.random.Generator) -> Scenes:
         attributes[scene, :objects] = draws.integers((len(SHAPES), len(COLOURS), len(SIZES)), size=(objects, 3))
         grid = np.stack([cells % 3, cells // 3], axis=1) * _CELL + _CELL / 2
         centres[scene, :objects] = grid + draws.uniform(-1.5, 1.5, (objects, 2))
-        pixels[scene] = _draw(attributes[scene, :objects], centres[scene, :objects], draws)
-    noise = draws.normal(0, _PIXEL_NOISE, pixels.shape).astype(np.float32)
-    return Scenes(attributes, centres, counts, np.clip(pixels + noise, 0, 255).astype(np.uint8))
+        drawn = _draw(attributes[scene, :objects], centres[scene, :objects], draws)
+        pixels[scene] = np.clip(drawn + draws.normal(0, _PIXEL_NOISE, drawn.shape), 0, 255)
+    return Scenes(attributes, centres, counts, pixels)
 
 
 def relations_hold(centres: npt.NDArray[np.float64], attributes: IntArray) -> npt.NDArray[np.bool_]:

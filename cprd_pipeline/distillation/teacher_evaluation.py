@@ -111,7 +111,7 @@ def _heads(queries_QE: Float32[np.ndarray, "Q E"], items_NE: Float32[np.ndarray,
     return np.stack([np.repeat(np.arange(len(queries_QE)), depth), np.concatenate(found).ravel()], axis=1).astype(np.int64)
 
 
-def _random_pairs(annotated_P2: Int64[np.ndarray, "P 2"], captions: int, seed: int) -> Int64[np.ndarray, "P 2"]:
+def _random_pairs(annotated_P2: Int64[np.ndarray, "P 2"], captions: int, seed: int) -> Int64[np.ndarray, "K 2"]:
     """As many (image, caption) pairs with the images of the annotated ones, those that happen to be annotated left out."""
     drawn = np.stack([annotated_P2[:, 0], np.random.default_rng(seed).permutation(annotated_P2[:, 1])], axis=1)
     positives = Positives.from_pairs(annotated_P2, int(annotated_P2[:, 0].max()) + 1, captions)

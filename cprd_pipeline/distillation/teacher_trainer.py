@@ -88,7 +88,8 @@ class TeacherTrainer:
         for step, rows, pixels_BCHW in zip(steps, batches, pictures, strict=True):
             rate = learning_rate(step, self.settings.steps, self.settings.warmup_steps, self.settings.learning_rate)
             losses = self._losses(step, rows, pixels_BCHW)
-            self._update(step, losses.total, rate)
+            _check_finite(losses.total.detach(), step)
+            self._update(losses.total, rate)
             if (step + 1) % self.settings.log_steps == 0 or step + 1 == self.settings.steps:
                 parts = {name: float(loss.detach()) for name, loss in losses._asdict().items()}
                 self.log.append({"step": step + 1, "learning_rate": rate, **parts})
@@ -106,6 +107,7 @@ class TeacherTrainer:
         dual_BB = model.dual_logits(text_BTW, image_BPW)
         tokens_BB = model.matcher.logits(text_BTW, mask_BT, image_BPW)
         likeness_BB = (dual_BB + tokens_BB).detach() / 2
+        _check_finite(likeness_BB.mean(), step)
         matching, listwise = self._fused_losses(step, text_BTW, mask_BT, image_BPW, likeness_BB, excluded_BB)
         contrastive = (itc_loss(dual_BB, excluded_BB) + itc_loss(dual_BB.T, excluded_BB.T)) / 2
         tokens = (itc_loss(tokens_BB, excluded_BB) + itc_loss(tokens_BB.T, excluded_BB.T)) / 2
@@ -142,13 +144,7 @@ class TeacherTrainer:
             *both
         )
 
-    def _update(self, step: int, loss: Float[Tensor, ""], rate: float) -> None:
-        if not math.isfinite(float(loss.detach())):
-            raise ModelError(
-                f"the teacher's loss is {float(loss.detach())} at step {step}",
-                expected="a finite loss",
-                do="lower learning_rate or clip_norm; the last checkpoint is kept",
-            )
+    def _update(self, loss: Float[Tensor, ""], rate: float) -> None:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
@@ -171,3 +167,12 @@ class TeacherTrainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self.log = list(state["log"])
         return step
+
+
+def _check_finite(value: Float[Tensor, ""], step: int) -> None:
+    if not math.isfinite(float(value)):
+        raise ModelError(
+            f"the teacher's training has come to {float(value)} at step {step}",
+            expected="finite logits and losses",
+            do="lower learning_rate or clip_norm; the last checkpoint is kept",
+        )

@@ -53,7 +53,7 @@ class Rankings:
         split: The split that it must be of.
 
     Raises:
-        StoreError: Another corpus, another split, or a damaged folder.
+        StoreError: Another corpus, another split, candidates left out, or a damaged folder.
     """
 
     def __init__(self, path: Path, corpus: Corpus, split: Split) -> None:
@@ -68,6 +68,13 @@ class Rankings:
                 f"{path}: rankings of another corpus ({made_from[:8]})",
                 expected=f"of {corpus.path} ({corpus.digest[:8]})",
                 do="run mine and score-teacher on this corpus; scores of equal content are reused",
+            )
+
+        if self._folder.manifest.settings.get("false_negatives") == "drop":
+            raise StoreError(
+                f"{path}: rankings from which probable false negatives were dropped, so the teacher would look too good",
+                expected="false_negatives: keep or mark",
+                do="score the split that is evaluated with keep or mark; no pair is scored again",
             )
 
     def direction(self, direction: Direction) -> DirectionRankings:

@@ -42,7 +42,7 @@ def run(settings: EvaluateSettings) -> StageReport:
 
 
 def _open_output(settings: EvaluateSettings, corpus: Corpus, rankings: Rankings | None) -> OutputWriter:
-    shaping: dict[str, Any] = {"split": settings.split, "students": list(settings.students)}
+    shaping: dict[str, Any] = {"split": settings.split, "students": sorted(settings.students)}
     inputs = {"corpus": corpus.digest}
     inputs |= {f"student {name}": fingerprint for name, fingerprint in student_fingerprints(settings).items()}
     if rankings is not None:

@@ -76,7 +76,7 @@ class DualEncoder:
         """
         folder = resolve_model(name)
         read_config(folder)
-        tokenizer, image_processor = _load_tokenizer(folder), _load_image_processor(folder)
+        tokenizer, image_processor = load_tokenizer(folder), load_image_processor(folder)
         return cls(_load_model(folder), tokenizer, image_processor, device, dtype, encoder_fingerprint(name, dtype))
 
     @property
@@ -166,7 +166,12 @@ def _load_model(folder: Path) -> Any:
     return model
 
 
-def _load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder.
+
+    Raises:
+        ModelError: There is none, or it cannot be loaded.
+    """
     # Some tokenizer classes are content without their files and know no word then.
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         raise ModelError(f"{folder}: no tokenizer in it", expected=f"one of {', '.join(_TOKENIZER_FILES)}")
@@ -176,7 +181,12 @@ def _load_tokenizer(folder: Path) -> Any:
         raise ModelError(f"{folder}: its tokenizer cannot be loaded ({str(error).strip().splitlines()[0]})") from error
 
 
-def _load_image_processor(folder: Path) -> Any:
+def load_image_processor(folder: Path) -> Any:
+    """The image processor of a model folder, of Pillow's kind.
+
+    Raises:
+        ModelError: There is none, or it cannot be loaded.
+    """
     if not any((folder / file).is_file() for file in _IMAGE_PROCESSOR_FILES):
         raise ModelError(f"{folder}: no image processor in it", expected=f"one of {', '.join(_IMAGE_PROCESSOR_FILES)}")
     try:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoImageProcessor, AutoTokenizer, VisionTextDualEncoderModel
+from transformers import VisionTextDualEncoderModel
 
 from cprd_pipeline.errors import ModelError
-from cprd_pipeline.models.dual_encoder import DualEncoder
+from cprd_pipeline.models.dual_encoder import DualEncoder, load_image_processor, load_tokenizer
 from cprd_pipeline.models.loading import model_fingerprint, resolve_model
 from cprd_pipeline.models.scene_student import build_scene_student
 
@@ -39,9 +39,7 @@ def two_tower_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _join(vision_folder, text_folder, projection_dim)
-    tokenizer = AutoTokenizer.from_pretrained(text_folder)
-    image_processor = AutoImageProcessor.from_pretrained(vision_folder, backend="pil")
-    return DualEncoder(model, tokenizer, image_processor, device, dtype)
+    return DualEncoder(model, load_tokenizer(text_folder), load_image_processor(vision_folder), device, dtype)
 
 
 def _join(vision: Path, text: Path, projection_dim: int) -> VisionTextDualEncoderModel:

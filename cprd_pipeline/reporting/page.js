@@ -33,7 +33,7 @@
     const place = make("span", "place", positive ? "✓" : String(index + 1));
     place.title = positive ? `place ${index + 1}, annotated positive` : `place ${index + 1}`;
     const moved = order > 0 ? movement(index + 1, mined, positive) : make("small", "");
-    const worth = make("span", "value", value.toFixed(order === 1 ? 1 : 3));
+    const worth = make("span", "value", value.toFixed(order === 1 ? 2 : 3));
     const node = make("li", positive ? "positive" : "", place, show(what), moved, worth);
     node.dataset.mined = mined;
     return node;
@@ -75,7 +75,9 @@
   const cards = data.queries.map((query, number) => {
     const card = make("article", "query");
     card.dataset.number = number;
-    near.observe(card);
+    // The first ones at once: they are what is seen, printed or photographed first.
+    if (number < 4) fill(card, query);
+    else near.observe(card);
     return card;
   });
 

@@ -28,7 +28,10 @@ def section(title: str, explanation: str, *content: str) -> Html:
 def headline(inputs: Inputs) -> Html:
     """The outcome in three figures."""
     base, student, teacher = (inputs.metrics[name]["rsum"] for name in (inputs.miner, inputs.student, TEACHER))
-    tiles = [(f"{student:.1f}", f"RSUM of {inputs.student}"), (f"{student - base:+.1f}", f"against {inputs.miner} ({base:.1f})")]
+    tiles = [
+        (f"{student:.1f}", f"RSUM of {inputs.student}"),
+        (f"{student - base:+.1f}".replace("-", "\N{MINUS SIGN}"), f"against {inputs.miner} ({base:.1f})"),
+    ]
     if teacher > base:
         tiles.append((f"{(student - base) / (teacher - base):.0%}", f"of the way to the teacher ({teacher:.1f})"))
     return element(
@@ -39,8 +42,8 @@ def headline(inputs: Inputs) -> Html:
 def results(inputs: Inputs) -> Html:
     """One row a model: recalls, their sum, nDCG where the true relevance is known."""
     graded = all("i2t_ndcg10" in figures for figures in inputs.metrics.values())
-    groups = [("image → text, %", 3), ("text → image, %", 3), ("", 1)] + [("nDCG@10, %", 2)] * graded
-    columns = [*_RECALLS, ("rsum", "RSUM")] + _NDCG * graded
+    groups = [("", 1), ("image → text, %", 3), ("text → image, %", 3)] + [("nDCG@10, %", 2)] * graded
+    columns = [("rsum", "RSUM"), *_RECALLS] + _NDCG * graded
     head = join(
         element("tr", element("th", ""), *(element("th", title, colspan=str(span)) for title, span in groups)),
         element("tr", element("th", "model", scope="col"), *(element("th", title, scope="col") for _, title in columns)),
@@ -74,7 +77,7 @@ def pipeline(stages: list[tuple[str, StageReport]]) -> Html:
 def _stage_card(name: str, report: StageReport) -> Html:
     # The figures of evaluate are the table above; here they would only be in the way.
     rows = [] if report.stage == "evaluate" else report.table
-    counts = element("dl", *(join(element("dt", what), element("dd", value)) for what, value in rows))
+    counts = element("dl", *(element("div", element("dt", what), element("dd", value)) for what, value in rows))
     parts = ", ".join(f"{part} {duration(seconds)}" for part, seconds in report.seconds.items())
     machine: dict[str, Any] = report.machine.get("libraries", {})
     facts = json.dumps({"settings": report.settings, "libraries": machine}, indent=2, ensure_ascii=False)

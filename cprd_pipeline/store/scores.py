@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
-from deltalake.exceptions import DeltaError
+import pyarrow.compute as pc
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from cprd_pipeline.errors import StoreError
 from cprd_pipeline.store.fingerprint import DIGEST_BYTES, DigestArray
@@ -67,7 +68,7 @@ class ScoreStore:
             scores: Raw scores, float32 [N], higher is better.
 
         Raises:
-            StoreError: A score is NaN or infinite; nothing of the batch is stored then.
+            StoreError: A score is NaN or infinite, or the store cannot be written; nothing of the batch is stored then.
         """
         bad = ~np.isfinite(scores)
         if bad.any():
@@ -88,7 +89,24 @@ class ScoreStore:
             ],
             schema=_SCHEMA,
         )
-        deltalake.write_deltalake(self.uri, table, mode="append", partition_by=["teacher"])
+        try:
+            self._commit(table)
+        except (DeltaError, OSError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0]
+            raise StoreError(
+                f"{self.uri}: scores cannot be added to the store ({reason})",
+                do="mend this (disk space, rights, address) and run the same command again; earlier parts are kept",
+            ) from error
+
+    def _commit(self, table: pa.Table) -> None:
+        first = not deltalake.DeltaTable.is_deltatable(self.uri)
+        try:
+            deltalake.write_deltalake(self.uri, table, mode="append", partition_by=["teacher"])
+        except CommitFailedError:
+            # Appends never conflict, but two writers may both find no table and make one: the other's is there now.
+            if not first:
+                raise
+            deltalake.write_deltalake(self.uri, table, mode="append", partition_by=["teacher"])
 
     def count(self, teacher: str) -> int:
         """Number of rows of one teacher, double ones included."""
@@ -120,10 +138,11 @@ class ScoreStore:
             return
         try:
             table = deltalake.DeltaTable(self.uri)
-            dataset = table.to_pyarrow_dataset(partitions=[("teacher", "=", teacher)])
+            dataset = table.to_pyarrow_dataset()
             if set(_SCHEMA.names) - set(dataset.schema.names):
                 raise StoreError(f"{self.uri}: columns are {', '.join(dataset.schema.names)}", expected=", ".join(_SCHEMA.names))
-            yield from dataset.to_batches(columns=columns)
+            # The table is partitioned by teacher: files of the others are not opened.
+            yield from dataset.to_batches(columns=columns, filter=pc.field("teacher") == teacher)
         except (DeltaError, OSError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0]
             raise StoreError(

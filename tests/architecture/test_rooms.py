@@ -1,5 +1,6 @@
 """The tree is what the README says, and the door is light."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -30,3 +31,14 @@ def test_version_stands_in_one_place() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text()
     assert 'path = "cprd_pipeline/__init__.py"' in pyproject
     assert not re.search(r'^version = "', pyproject, re.MULTILINE)
+
+
+def test_every_test_says_what_must_hold() -> None:
+    """A test without a docstring cannot be judged by its reader."""
+    silent = [
+        f"{path.relative_to(ROOT)}:{node.name}"
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not ast.get_docstring(node)
+    ]
+    assert not silent

@@ -93,7 +93,7 @@ def test_rankings_of_another_corpus_are_refused(tmp_path: Path, corpus: Corpus) 
     """The message says what to run."""
     write_rankings(tmp_path / "r", [], corpus)
     corpus.digest = "f" * 32
-    with pytest.raises(StoreError, match="rankings of another corpus.*run mine and score-teacher"):
+    with pytest.raises(StoreError, match=r"rankings of another corpus.*run mine and score-teacher"):
         load(tmp_path / "r", corpus)
 
 

@@ -61,6 +61,13 @@ def test_rankings_that_lack_a_query(made, settings_of):
         stage.run(settings_of(made, rankings=made.root / "half"))
 
 
+def test_rankings_with_candidates_left_out(made, settings_of):
+    """Without the candidates that beat a positive the teacher's bound would be flattered."""
+    write_rankings(made, made.root / "dropped", false_negatives="drop")
+    with pytest.raises(StoreError, match=r"false negatives were dropped.*keep or mark"):
+        stage.run(settings_of(made, rankings=made.root / "dropped"))
+
+
 def test_missing_student(made, settings_of):
     """The student's name is in the line."""
     shutil.rmtree(made.students["cprd"])

@@ -92,6 +92,24 @@ def test_a_crowd_wider_than_the_margin_is_resolved_exactly() -> None:
     assert sorted(plain[0].tolist()) != sorted(position for position, _ in expected[0])
 
 
+def test_what_faiss_rounds_away_is_found() -> None:
+    """The best item is found where float32 ranks dozens above it: the last fetched similarity has an error too."""
+    rng = np.random.default_rng(2)
+    favourite = rng.integers(1500, 2049, size=WIDTH)
+    items = (favourite + rng.integers(-1, 2, size=(300, WIDTH))).astype(np.float32)
+    queries = rng.integers(1500, 2049, size=(400, WIDTH)).astype(np.float32)
+    expected = oracle(items, queries, 1, [[]] * 400)
+    assert as_lists(ExactSearch(items).top(queries, 1, excluded_lists([[]] * 400))) == expected
+
+
+def test_zeros_tie_whatever_their_sign() -> None:
+    """A product too small for float32 is zero, and minus zero is the same similarity as zero."""
+    items = np.array([[-1e-30], [1e-30], [-1e-30]], dtype=np.float32)
+    found = ExactSearch(items).top(np.array([[1e-30]], dtype=np.float32), 3, excluded_lists([[]]))
+    assert found.positions.tolist() == [[0, 1, 2]]
+    assert not np.signbit(found.similarities).any()
+
+
 def test_blocks_and_threads_do_not_show() -> None:
     """The same bytes for every block size and thread count, on ordinary unit vectors."""
     rng = np.random.default_rng(3)

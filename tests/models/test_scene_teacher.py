@@ -8,10 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
+from cprd_pipeline.errors import ModelError
 from cprd_pipeline.models.cross_encoder import CrossEncoder
-from cprd_pipeline.models.scene_teacher import SceneCrossEncoder, SceneTeacher, build_scene_teacher
+from cprd_pipeline.models.scene_cross_encoder import SceneCrossEncoder
+from cprd_pipeline.models.scene_teacher import SceneTeacher, build_scene_teacher
 
 WORDS = "red green blue small large circle box ring above and".split()
 CAPTIONS = ["red circle", "small green box above large blue ring and red ring", "ring", "blue box and red ring"]
@@ -118,6 +121,25 @@ def test_folder_loads_with_the_same_scores(tmp_path: Path):
     plain = AutoModel.from_pretrained(tmp_path)
     assert isinstance(plain, SceneCrossEncoder)
     assert all(torch.equal(plain.state_dict()[name], tensor) for name, tensor in FLOAT32.model.state_dict().items())
+
+
+@pytest.mark.parametrize("part", ["model.safetensors", "tokenizer.json", "preprocessor_config.json", "config.json"])
+def test_folder_without_a_part_is_refused(part: str, tmp_path: Path):
+    """No part is replaced by random weights, an empty vocabulary or another image size."""
+    FLOAT32.save(tmp_path)
+    (tmp_path / part).unlink()
+    with pytest.raises(ModelError, match=r"cannot be loaded.*train-teacher"):
+        SceneTeacher.load(tmp_path, CPU, torch.float32)
+
+
+def test_folder_that_lacks_a_weight_is_refused(tmp_path: Path):
+    """A missing tensor is named; transformers alone would draw it at random."""
+    FLOAT32.save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["head.2.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 weights are missing \(first: head\.2\.weight\)"):
+        SceneTeacher.load(tmp_path, CPU, torch.float32)
 
 
 def test_long_captions_are_cut_and_counted():

@@ -28,7 +28,9 @@ def made(tmp_path):
             report=tmp_path / "evaluate.json",
         )
     )
-    mined = StageReport("mine", {"k": 12}, {}, [("i2t queries", "1,234"), ("note", "<b>bold</b>")], {"embedding": 3.25, "searching": 61.0})
+    mined = StageReport(
+        "mine", {"k": 12}, {}, [("i2t queries", "1,234"), ("note", "<b>bold</b>")], {"embedding": 3.25, "searching": 61.0}
+    )
     mined.save(tmp_path / "mine_test.json")
     steps = [{"step": step, "loss": 4 / step, "contrastive": 3 / step, "distillation": 0.0, "scale": 14} for step in range(1, 900)]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))

@@ -1,95 +1,134 @@
-"""Karpathy's split JSON: `dataset_coco.json`, `dataset_flickr8k.json`, `dataset_flickr30k.json`.
+"""Karpathy's split JSON: `{"images": [{filename, filepath?, cocoid?, split?, sentences: [{raw, sentid}]}]}`.
 
-Source of the format: Karpathy and Fei-Fei, CVPR 2015, arXiv:1412.2306.
+The format of `dataset_flickr8k.json`, `dataset_flickr30k.json` and `dataset_coco.json`.
+Source: Karpathy and Fei-Fei, CVPR 2015, arXiv:1412.2306.
 """
 
 import json
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
-from cprd_pipeline.corpus.formats.records import CaptionRecord, ImageRecord, Source
+from cprd_pipeline.corpus.formats.records import CaptionRecord, ImageRecord, Records, check_unique
 from cprd_pipeline.corpus.settings import KarpathySettings
 from cprd_pipeline.errors import CorpusError
-from cprd_pipeline.store.atomic import checksum
 
-_LFS_POINTER = "version https://git-lfs"
+_ONLY_SPLIT = "train"
 
 
-def read_karpathy(settings: KarpathySettings) -> Source:
-    """Read annotations; pictures are not touched yet.
-
-    Image ids are COCO ids where the file has them, otherwise file names without folder; caption ids are `sentid`s.
+def read_annotations(path: Path) -> bytes:
+    """The annotation file's bytes.
 
     Raises:
-        CorpusError: The file is not such a JSON, a record lacks a key, an id repeats, or a caption is empty.
+        CorpusError: There is no such file, it cannot be read, or it is a Git LFS pointer.
     """
-    path = settings.annotations
-    source = Source(image_root=str(settings.images), digest=checksum(path) if path.is_file() else "")
-    for number, record in enumerate(_records(path)):
-        where = f"{path}: images[{number}]"
-        _add_image(source, settings, record, where)
-        for sentence in _get(record, "sentences", list, where):
-            _add_caption(source, sentence, where)
-    if not source.captions:
-        raise CorpusError(f"{path}: no caption in it", expected="at least one sentence")
-    for kind, ids in (
-        ("image", [image.image_id for image in source.images]),
-        ("caption", [caption.caption_id for caption in source.captions]),
-    ):
-        item, count = Counter(ids).most_common(1)[0]
-        if count > 1:
-            raise CorpusError(f"{path}: {kind} id {item!r} occurs {count} times", expected="unique ids", do="rename or remove some")
-    return source
-
-
-def _add_image(source: Source, settings: KarpathySettings, record: dict[str, Any], where: str) -> None:
-    name = _get(record, "filename", str, where)
-    folder = record.get("filepath")
-    split = _get(record, "split", str, where)
-    if split == "restval" and settings.restval_as_train:
-        split = "train"
-    image_id = str(record["cocoid"]) if "cocoid" in record else name
-    source.images.append(ImageRecord(image_id, split, path=f"{folder}/{name}" if folder else name))
-
-
-def _add_caption(source: Source, sentence: Any, where: str) -> None:
-    text = _get(sentence, "raw", str, f"{where}.sentences")
-    caption_id = str(_get(sentence, "sentid", int, f"{where}.sentences"))
-    if not text.strip():
-        raise CorpusError(f"{where}: caption {caption_id} is empty", expected="text", do="remove the sentence")
-    image = source.images[-1]
-    source.captions.append(CaptionRecord(caption_id, image.split, text))
-    source.positives.append((image.image_id, caption_id))
-
-
-def _records(path: Path) -> list[Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise CorpusError(f"{path}: there is no such file", do="mend karpathy.annotations in stages/prepare.yaml") from None
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{path}: not UTF-8 (byte {error.start} is {error.object[error.start]:#04x})", expected="UTF-8 JSON"
-        ) from None
+        content = path.read_bytes()
     except OSError as error:
-        raise CorpusError(f"{path}: {error.strerror}") from None
-    if text.startswith(_LFS_POINTER):
-        raise CorpusError(f"{path}: a Git LFS pointer, not the file itself", do="fetch the file with `git lfs pull`")
+        raise CorpusError(
+            f"{path}: {error.strerror or error}", expected="Karpathy's split JSON", do="mend karpathy.annotations in the settings"
+        ) from None
+    if content.startswith(b"version https://git-lfs"):
+        raise CorpusError(f"{path}: a Git LFS pointer, not the annotations", do="fetch the file itself with `git lfs pull`")
+    return content
+
+
+def read_karpathy(content: bytes, settings: KarpathySettings, max_images: int | None = None) -> Records:
+    """Images and captions of a split file.
+
+    Image ids are the COCO id where there is one, otherwise the path; caption ids are the sentence ids. A caption's text is `raw`,
+    untouched. When no image names a split, all are `train`.
+
+    Args:
+        content: The file's bytes.
+        settings: Its path (for messages), the image folder and the rule for `restval`.
+        max_images: At most so many images of each split, the first of the file.
+
+    Raises:
+        CorpusError: Not such a file, or an entry is incomplete, repeated, empty, or leaves the image folder.
+    """
+    entries = _entries(content, settings.annotations)
+    where = settings.annotations
+    if not settings.images.is_dir():
+        raise CorpusError(
+            f"{settings.images}: no such folder", expected="the image files", do="mend karpathy.images in the settings"
+        )
+    split_given = any("split" in entry for entry in entries if isinstance(entry, dict))
+    images: list[ImageRecord] = []
+    captions: list[CaptionRecord] = []
+    taken: Counter[str] = Counter()
+    for number, raw in enumerate(entries):
+        entry = _Entry(raw, f"{where}: images[{number}]")
+        split = entry.text("split") if split_given else _ONLY_SPLIT
+        if split == "restval" and settings.restval_as_train:
+            split = "train"
+        if max_images is not None and taken[split] == max_images:
+            continue
+        taken[split] += 1
+        image = ImageRecord(*_id_and_path(entry, split))
+        images.append(image)
+        captions += _captions(entry, image.image_id)
+    check_unique((image.image_id for image in images), "image", where)
+    check_unique((caption.caption_id for caption in captions), "sentence", where)
+    return Records(images, captions, settings.images)
+
+
+def _entries(content: bytes, path: Path) -> list[Any]:
     try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise CorpusError(f"{path}: not JSON ({error})", expected="Karpathy's split JSON") from None
-    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        raise CorpusError(f"{path}: no list 'images' in it", expected="Karpathy's split JSON")
-    if not content["images"]:
-        raise CorpusError(f"{path}: the list 'images' is empty", expected="at least one image")
-    records: list[Any] = content["images"]
-    return records
+        root = json.loads(content)
+    except json.JSONDecodeError as error:
+        raise CorpusError(
+            f"{path}: not valid JSON at line {error.lineno}, column {error.colno}", do="fetch the file again; it may be cut off"
+        ) from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise CorpusError(f"{path}: not valid JSON ({type(error).__name__})", expected="UTF-8 text") from None
+    entries = root.get("images") if isinstance(root, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise CorpusError(
+            f"{path}: no list `images` with at least one entry", expected="Karpathy's split JSON", do="check karpathy.annotations"
+        )
+    return entries
 
 
-def _get(record: Any, key: str, type_: type, where: str) -> Any:
-    if not isinstance(record, dict) or not isinstance(record.get(key), type_):
-        found = record.get(key) if isinstance(record, dict) else record
-        raise CorpusError(f"{where}: {key} is {found!r}", expected=f"a {type_.__name__}", do="mend this record")
-    return record[key]
+class _Entry(NamedTuple):
+    """A JSON object with the place where it stands, for messages."""
+
+    content: Any
+    where: str
+
+    def get(self, key: str, kinds: tuple[type, ...], kind_name: str) -> Any:
+        value = self.content.get(key) if isinstance(self.content, dict) else None
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            found = "is missing" if value is None else f"is {str(value)[:60]!r}"
+            raise CorpusError(f"{self.where}: {key} {found}", expected=kind_name, do="mend or remove this entry")
+        return value
+
+    def text(self, key: str) -> str:
+        """A string that can be written as UTF-8 and holds more than spaces."""
+        value: str = self.get(key, (str,), "text")
+        if not value.strip():
+            raise CorpusError(f"{self.where}: {key} is empty", expected="text", do="mend or remove this entry")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise CorpusError(f"{self.where}: {key} holds half of a surrogate pair", expected="valid Unicode") from None
+        return value
+
+
+def _id_and_path(entry: _Entry, split: str) -> tuple[str, str, str]:
+    """Image id, split and path."""
+    name = entry.text("filename")
+    folder = entry.text("filepath") if entry.content.get("filepath") else ""
+    path = PurePosixPath(folder, name)
+    if path.is_absolute() or ".." in path.parts or "\0" in str(path):
+        raise CorpusError(f"{entry.where}: path {str(path)!r} leaves the image folder", expected="a path inside it")
+    image_id = str(path) if entry.content.get("cocoid") is None else str(entry.get("cocoid", (int, str), "a number"))
+    return image_id, split, str(path)
+
+
+def _captions(entry: _Entry, image_id: str) -> list[CaptionRecord]:
+    captions = []
+    for number, raw in enumerate(entry.get("sentences", (list,), "a list of sentences")):
+        sentence = _Entry(raw, f"{entry.where}.sentences[{number}]")
+        captions.append(CaptionRecord(str(sentence.get("sentid", (int, str), "a number")), sentence.text("raw"), image_id))
+    return captions

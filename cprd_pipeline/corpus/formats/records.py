@@ -1,14 +1,23 @@
-"""What every source format gives: images, captions, and who describes whom."""
+"""What every source format yields: images, captions, and who was annotated for whom."""
 
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
+from cprd_pipeline.errors import CorpusError
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One picture: either a path relative to the image root or the file's bytes."""
+    """One image.
+
+    Args:
+        image_id: Unique among the images.
+        split: Its split.
+        path: Where its file lies under the image root; None when the content is given.
+        content: The file's bytes; None when the path is given.
+    """
 
     image_id: str
     split: str
@@ -18,29 +27,45 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class CaptionRecord:
-    """One caption."""
-
-    caption_id: str
-    split: str
-    text: str
-
-
-@dataclass
-class Source:
-    """A whole source in memory, pictures left where they are.
+    """One caption.
 
     Args:
-        image_root: Folder that image paths are relative to, as the user gave it.
-        digest: Digest of the annotations, or of the generator's settings.
-        images: In the source's order.
-        captions: In the source's order.
-        positives: (image id, caption id).
-        relevance: Per split, float32 [images, captions] in the order of the records; generated worlds only.
+        caption_id: Unique among the captions.
+        text: As the annotators wrote it.
+        image_id: The image that it was written for; it shares that image's split.
     """
 
-    image_root: str
-    digest: str
-    images: list[ImageRecord] = field(default_factory=list)
-    captions: list[CaptionRecord] = field(default_factory=list)
-    positives: list[tuple[str, str]] = field(default_factory=list)
-    relevance: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    caption_id: str
+    text: str
+    image_id: str
+
+
+@dataclass(frozen=True)
+class Records:
+    """A source's content, in an order that does not change from run to run.
+
+    Args:
+        images: The images.
+        captions: The captions, each for one of the images.
+        image_root: What image paths are relative to.
+    """
+
+    images: list[ImageRecord]
+    captions: list[CaptionRecord]
+    image_root: Path
+
+
+def check_unique(ids: Iterable[str], what: str, where: Path) -> None:
+    """Refuse ids that occur twice.
+
+    Raises:
+        CorpusError: The message names the first such id.
+    """
+    counts = Counter(ids)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise CorpusError(
+            f"{where}: {len(twice)} {what} ids occur more than once, {twice[0]!r} {counts[twice[0]]} times",
+            expected="every id once",
+            do="remove the repeated entries, or number them anew",
+        )

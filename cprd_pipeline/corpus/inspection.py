@@ -1,0 +1,130 @@
+"""Every image is read and decoded once, in worker processes; what a killed run has seen is not decoded again."""
+
+import io
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cprd_pipeline.corpus.formats.records import ImageRecord
+from cprd_pipeline.corpus.images import decode_image, read_inside
+from cprd_pipeline.corpus.workers import Workers
+from cprd_pipeline.errors import CorpusError
+from cprd_pipeline.progress import progress_bar
+from cprd_pipeline.store.atomic import write_file
+from cprd_pipeline.store.fingerprint import bytes_digest
+from cprd_pipeline.store.folder import write_parquet
+from cprd_pipeline.store.schemas import DIGEST
+
+_CHUNK = 1024  # images that a killed run inspects again at most
+
+_INSPECTED = pa.schema([pa.field("digest", DIGEST), pa.field("width", pa.int32()), pa.field("height", pa.int32())])
+
+
+class Inspected(NamedTuple):
+    """What decoding an image told.
+
+    Args:
+        digest: Of the file's bytes; empty when it could not be read.
+        width: In pixels, after EXIF rotation.
+        height: In pixels, after EXIF rotation.
+        reason: Why the image cannot be used; empty for a good one.
+    """
+
+    digest: bytes
+    width: int
+    height: int
+    reason: str = ""
+
+
+def inspect_images(images: Sequence[ImageRecord], root: Path, workers: int, state: Path) -> list[Inspected]:
+    """Decode all images.
+
+    Args:
+        images: The images.
+        root: What their paths are relative to.
+        workers: Decoding processes; 0 for this one.
+        state: Folder of this run's resumable state.
+
+    Raises:
+        MachineError: A worker died, or the state cannot be written.
+    """
+    kept = {start: _read_chunk(_chunk_path(state, start), _chunk_size(images, start)) for start in range(0, len(images), _CHUNK)}
+    done = sum(len(chunk) for chunk in kept.values() if chunk)
+    found: list[Inspected] = []
+    todo = (image for start, chunk in kept.items() if chunk is None for image in images[start : start + _CHUNK])
+    with progress_bar("decoding", len(images), "images", done=done) as bar, Workers(workers) as pool:
+        fresh = pool.map(partial(inspect, root), todo)
+        for start, chunk in kept.items():
+            if chunk is None:
+                chunk = []
+                for _ in range(_chunk_size(images, start)):
+                    chunk.append(next(fresh))
+                    bar.advance()
+                _write_chunk(_chunk_path(state, start), chunk)
+            found += chunk
+    return found
+
+
+def files_changed(digests: Sequence[bytes], paths: Sequence[str], rejected: Sequence[str], root: Path, workers: int) -> bool:
+    """Whether files are no longer what a corpus was made from; nothing is decoded but what was bad.
+
+    Args:
+        digests: Of the corpus' images.
+        paths: Their files.
+        rejected: Files that were left out; one that decodes now is a change.
+        root: What paths are relative to.
+        workers: Reading processes; 0 for this one.
+    """
+    with progress_bar("comparing", len(paths), "images") as bar, Workers(workers) as pool:
+        for before, now in zip(digests, pool.map(partial(_digest, root), paths), strict=True):
+            if before != now:
+                return True
+            bar.advance()
+    return any(not inspect(root, ImageRecord("", "", path)).reason for path in rejected)
+
+
+def inspect(root: Path, image: ImageRecord) -> Inspected:
+    """Read and decode one image."""
+    content = b""
+    try:
+        content = read_inside(root, image.path or "") if image.content is None else image.content
+        picture = decode_image(content)
+    except CorpusError as error:
+        return Inspected(bytes_digest(content) if content else b"", 0, 0, error.found)
+    return Inspected(bytes_digest(content), picture.width, picture.height)
+
+
+def _digest(root: Path, path: str) -> bytes:
+    try:
+        return bytes_digest(read_inside(root, path))
+    except CorpusError:
+        return b""
+
+
+def _chunk_path(state: Path, start: int) -> Path:
+    return state / "inspected" / f"{start:09d}.parquet"
+
+
+def _chunk_size(images: Sequence[ImageRecord], start: int) -> int:
+    return min(_CHUNK, len(images) - start)
+
+
+def _write_chunk(path: Path, chunk: list[Inspected]) -> None:
+    # A chunk with a bad image is not kept: its file may be mended before the next run.
+    if not any(image.reason for image in chunk):
+        columns = list(zip(*chunk, strict=True))[:3]
+        write_file(path, lambda temporary: write_parquet(temporary, pa.table([list(c) for c in columns], schema=_INSPECTED)))
+
+
+def _read_chunk(path: Path, size: int) -> list[Inspected] | None:
+    """A chunk of an earlier run, or None."""
+    try:
+        table = pq.read_table(io.BytesIO(path.read_bytes()), schema=_INSPECTED)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+    rows = [Inspected(*row.values()) for row in table.to_pylist()]
+    return rows if len(rows) == size else None

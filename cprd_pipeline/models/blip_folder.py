@@ -1,0 +1,142 @@
+"""What a BLIP folder holds: reading its parts, checking that they fit, and what its configuration allows."""
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from transformers import AutoTokenizer, BlipForImageTextRetrieval, BlipImageProcessorPil
+
+from cprd_pipeline.errors import ModelError, SettingsError
+from cprd_pipeline.models.loading import read_config
+
+FirstToken = Literal["cls", "enc"]
+"""What stands in token 0: `cls` as transformers leaves it, `enc` as in BLIP's published retrieval evaluation."""
+
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
+# Defaults of BlipTextConfig, which a config.json may leave out.
+_DEFAULT_POSITIONS, _DEFAULT_VOCABULARY = 512, 30_524
+
+
+class BlipOptions(NamedTuple):
+    """What the settings decide about a BLIP teacher.
+
+    Args:
+        first_token: See `FirstToken`.
+        max_text_tokens: Longest caption in tokens; null for the model's own limit.
+    """
+
+    first_token: FirstToken = "cls"
+    max_text_tokens: int | None = None
+
+
+class BlipParts(NamedTuple):
+    """A model with what turns captions and pictures into its inputs."""
+
+    model: BlipForImageTextRetrieval
+    tokenizer: Any
+    image_processor: BlipImageProcessorPil
+
+
+class TextShape(NamedTuple):
+    """Rows of the text encoder's position and word embeddings."""
+
+    positions: int
+    vocabulary: int
+
+
+def load_parts(folder: Path) -> BlipParts:
+    """Read a folder.
+
+    Raises:
+        ModelError: A part is missing, or does not fit the others.
+    """
+    parts = BlipParts(_load_model(folder), load_tokenizer(folder), _load_image_processor(folder))
+    _check_fit(folder, parts)
+    return parts
+
+
+def text_shape(folder: Path) -> TextShape:
+    """Sizes from config.json, without the weights."""
+    text = read_config(folder).get("text_config", {})
+    return TextShape(text.get("max_position_embeddings", _DEFAULT_POSITIONS), text.get("vocab_size", _DEFAULT_VOCABULARY))
+
+
+def text_limit(tokenizer: Any, positions: int, wanted: int | None) -> int:
+    """Longest caption in tokens: as wanted, or what tokenizer and position embeddings allow.
+
+    Raises:
+        SettingsError: More is wanted than they allow.
+    """
+    limit = min(int(tokenizer.model_max_length), positions)
+    if wanted is not None and wanted > limit:
+        raise SettingsError(f"teacher.max_text_tokens is {wanted}", expected=f"at most {limit}, this teacher's own limit")
+    return wanted or limit
+
+
+def first_id(tokenizer: Any, vocabulary: int, first_token: FirstToken) -> int | None:
+    """Id that replaces token 0; None leaves it.
+
+    Raises:
+        SettingsError: [ENC] is wanted, and there is none.
+    """
+    if first_token == "cls":
+        return None
+    known = tokenizer.get_vocab()
+    if "[ENC]" in known:
+        return int(known["[ENC]"])
+    # The published checkpoints extend BERT's words by [DEC] and [ENC], which their tokenizers on the hub do not name.
+    if len(known) > vocabulary - 2:
+        raise SettingsError("teacher.first_token is enc, and this teacher has no [ENC]", do="set it to cls")
+    return vocabulary - 1
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer.
+
+    Raises:
+        ModelError: There is none, or it cannot be loaded.
+    """
+    # Without its files the class would be content and know no word.
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ModelError(f"{folder}: no tokenizer in it", expected=f"one of {', '.join(_TOKENIZER_FILES)}")
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: its tokenizer cannot be loaded ({_first_line(error)})") from error
+
+
+def _load_image_processor(folder: Path) -> BlipImageProcessorPil:
+    try:
+        # Pillow's class by name: torchvision's, which "auto" takes where it is installed, gives other pixels.
+        return BlipImageProcessorPil.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: its image processor cannot be loaded ({_first_line(error)})") from error
+
+
+def _load_model(folder: Path) -> BlipForImageTextRetrieval:
+    try:
+        model, notes = BlipForImageTextRetrieval.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{folder}: cannot be loaded ({_first_line(error)})", expected="a BLIP matching model") from error
+    missing = sorted(notes["missing_keys"])
+    if missing:
+        # transformers would go on with random numbers in their place.
+        raise ModelError(
+            f"{folder}: {len(missing)} weights are missing (first: {missing[0]})",
+            expected="BLIP with its matching head, such as Salesforce/blip-itm-base-coco",
+        )
+    return model
+
+
+def _check_fit(folder: Path, parts: BlipParts) -> None:
+    if not parts.model.config.text_config.is_decoder:
+        raise ModelError(f"{folder}: is_decoder is false in its text configuration", expected="true: it adds the cross-attention")
+    size, wanted = parts.image_processor.size, parts.model.config.vision_config.image_size
+    if (size["height"], size["width"]) != (wanted, wanted):
+        raise ModelError(
+            f"{folder}: its image processor makes pictures of {size['height']} x {size['width']}", expected=f"{wanted} x {wanted}"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

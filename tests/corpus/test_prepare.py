@@ -1,0 +1,312 @@
+"""The stage `prepare`: the corpus folder, its report, and what stops it."""
+
+import json
+from collections import defaultdict
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from cprd_pipeline.corpus import prepare
+from cprd_pipeline.corpus.reader import Corpus
+from cprd_pipeline.corpus.relevance import read_relevance
+from cprd_pipeline.corpus.settings import PrepareSettings
+from cprd_pipeline.errors import CorpusError, StoreError
+from cprd_pipeline.store.fingerprint import bytes_digest
+from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.report import read_report
+from tests.corpus.conftest import files_of, picture
+
+
+def pairs_of(corpus):
+    """Positives as ids."""
+    return {(corpus.images.ids[image], corpus.captions.ids[caption]) for image, caption in corpus.positives}
+
+
+def test_files_become_a_corpus(dataset):
+    """Ids, splits, paths, digests of original bytes and of UTF-8 text, sizes after rotation, positives."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((12, 20, 3), np.uint8)).save(dataset.images / "1.png", exif=exif)
+    dataset.entries[0]["sentences"][0]["raw"] = "ein Hund läuft 🐕"
+    settings = dataset.save()
+    report = prepare.run(settings)
+    corpus = Corpus(settings.output)
+    table = pq.read_table(settings.output / "images.parquet").to_pylist()
+    assert [row["path"] for row in table] == [f"{n}.png" for n in range(6)]
+    assert [(row["width"], row["height"]) for row in table[:2]] == [(20, 12), (12, 20)]
+    assert all(row["digest"] == bytes_digest((dataset.images / row["path"]).read_bytes()) for row in table)
+    assert all(row["bytes"] is None for row in table)
+    assert corpus.captions.digests[0].tobytes() == bytes_digest("ein Hund läuft 🐕".encode())
+    assert corpus.images.splits.tolist() == ["train", "train", "val"] * 2
+    assert corpus.captions.splits.tolist() == ["train"] * 4 + ["val"] * 2 + ["train"] * 4 + ["val"] * 2
+    assert pairs_of(corpus) == {(f"{caption // 2}.png", str(caption)) for caption in range(12)}
+    assert corpus.image_root == dataset.images
+    assert read_relevance(corpus, corpus.split("val")) is None
+    assert report.results["splits"] == {"train": {"images": 4, "captions": 8}, "val": {"images": 2, "captions": 4}}
+    assert read_report(settings.report) == report
+
+
+def test_equal_content_is_positive_and_counted(dataset):
+    """The same picture or text under another id is a positive too; across splits it is a leak."""
+    (dataset.images / "3.png").write_bytes(picture(0))  # both train
+    (dataset.images / "5.png").write_bytes(picture(1))  # val and train
+    dataset.entries[4]["sentences"][0]["raw"] = "picture 1 text 0"  # both train
+    settings = dataset.save()
+    results = prepare.run(settings).results
+    own = {(f"{caption // 2}.png", str(caption)) for caption in range(12)}
+    twins = {("0.png", "6"), ("0.png", "7"), ("3.png", "0"), ("3.png", "1")}
+    assert pairs_of(Corpus(settings.output)) == own | twins | {("1.png", "8"), ("4.png", "2")}
+    assert (results["positives"], results["annotated_positives"]) == (18, 12)
+    assert (results["duplicate_images"], results["duplicate_captions"]) == (1, 1)
+    assert (results["leaked_images"], results["leaked_captions"]) == (1, 0)
+
+
+def test_scenes_become_a_corpus(scene_settings):
+    """Pictures travel inside; every caption is wholly true of its picture, in the file order of both."""
+    settings = scene_settings()
+    prepare.run(settings)
+    corpus = Corpus(settings.output)
+    split = corpus.split("val")
+    relevance = read_relevance(corpus, split)
+    assert relevance.shape == (8, 24)
+    assert relevance.dtype == np.float32
+    image_row = {row: place for place, row in enumerate(split.images)}
+    caption_row = {row: place for place, row in enumerate(split.captions)}
+    assert all(relevance[image_row[image], caption_row[caption]] == 1 for image, caption in split.positives)
+    assert read_relevance(corpus, corpus.split("train")) is None
+    assert "relevance_train.npy" not in files_of(settings.output)
+    table = pq.read_table(settings.output / "images.parquet").to_pylist()
+    assert all(row["digest"] == bytes_digest(row["bytes"]) for row in table)
+    assert {(row["width"], row["height"], row["path"]) for row in table} == {(48, 48, None)}
+
+
+def test_relevance_across_blocks(scene_settings, monkeypatch):
+    """Cutting a split into blocks for drawing moves no row or column of its relevance."""
+    monkeypatch.setattr("cprd_pipeline.corpus.formats.generated._BLOCK", 3)
+    settings = scene_settings()
+    prepare.run(settings)
+    corpus = Corpus(settings.output)
+    relevance = read_relevance(corpus, corpus.split("val"))
+    assert (relevance[np.repeat(np.arange(8), 3), np.arange(24)] == 1).all()
+    assert (relevance < 1).any()
+    assert np.isfinite(relevance).all()
+
+
+def test_same_in_same_out(scene_settings):
+    """The same settings give the same bytes, in whatever order the splits are written."""
+    splits = {
+        "val": {"images": 8, "captions_each": 3, "relevance": True},
+        "train": {"images": 12, "captions_each": 2},
+    }
+    one, other = scene_settings("one"), scene_settings("other", splits=splits)
+    prepare.run(one)
+    prepare.run(other)
+    assert files_of(one.output) == files_of(other.output)
+
+
+def test_splits_and_seeds_are_independent(scene_settings):
+    """Another size of train leaves val as it was; another seed changes both; train and val share no picture."""
+    small, large, reseeded = (
+        scene_settings(name, **change)
+        for name, change in {
+            "small": {},
+            "large": {
+                "splits": {"train": {"images": 20}, "val": {"images": 8, "captions_each": 3}},
+            },
+            "reseeded": {"seed": 1},
+        }.items()
+    )
+    digests = {}
+    for settings in (small, large, reseeded):
+        prepare.run(settings)
+        images = Corpus(settings.output).images
+        digests[settings.output.name] = {
+            split: {images.digests[row].tobytes() for row in np.flatnonzero(images.splits == split)} for split in ("train", "val")
+        }
+    assert digests["small"]["val"] == digests["large"]["val"]
+    assert digests["small"]["train"] != digests["large"]["train"]
+    assert not digests["small"]["val"] & digests["reseeded"]["val"]
+    assert not digests["small"]["val"] & digests["small"]["train"]
+
+
+def test_workers_change_nothing(dataset):
+    """Decoding in processes gives the same bytes."""
+    one = dataset.save()
+    two = dataset.settings(output=dataset.folder / "two", report=dataset.folder / "two.json", workers=2)
+    prepare.run(one)
+    prepare.run(two)
+    assert files_of(one.output) == files_of(two.output)
+
+
+def test_a_second_run_does_nothing(dataset, scene_settings, monkeypatch):
+    """Neither source is read or decoded again."""
+    for settings in (dataset.save(), scene_settings()):
+        first = prepare.run(settings)
+        monkeypatch.setattr(prepare, "inspect_images", None)
+        monkeypatch.setattr(prepare, "World", None)
+        second = prepare.run(settings)
+        assert second.up_to_date
+        assert second.results == first.results
+        settings.report.unlink()
+        assert prepare.run(settings).results == first.results
+        monkeypatch.undo()
+
+
+def test_a_changed_file_makes_the_corpus_anew(dataset):
+    """The annotations are the same, the picture is not."""
+    settings = dataset.save()
+    before = prepare.run(settings)
+    (dataset.images / "4.png").write_bytes(picture(77))
+    report = prepare.run(settings)
+    assert not report.up_to_date
+    assert report.results == before.results
+    assert Corpus(settings.output).images.digests[4].tobytes() == bytes_digest(picture(77))
+
+
+def test_changed_annotations_make_the_corpus_anew(dataset):
+    """Their digest is an input."""
+    settings = dataset.save()
+    prepare.run(settings)
+    dataset.entries[0]["sentences"][0]["raw"] = "another text"
+    assert not prepare.run(dataset.save()).up_to_date
+    assert Corpus(settings.output).texts[0] == "another text"
+
+
+def spoil_pictures(dataset):
+    """One is cut off, one is gone."""
+    (dataset.images / "1.png").write_bytes(picture(1)[:200])
+    (dataset.images / "5.png").unlink()
+
+
+def test_bad_images_stop_the_stage(dataset):
+    """All are counted, the first is named with its reason; nothing is written."""
+    spoil_pictures(dataset)
+    settings = dataset.save()
+    with pytest.raises(
+        CorpusError, match=r"2 of 6 images cannot be used, the first is 1\.png: cannot be decoded.*bad_images: skip"
+    ):
+        prepare.run(settings)
+    assert not settings.output.exists()
+    (dataset.images / "1.png").write_bytes(picture(1))
+    (dataset.images / "5.png").write_bytes(picture(5))
+    assert prepare.run(settings).results["images"] == 6
+
+
+def test_bad_images_are_left_out_and_listed(dataset):
+    """With their captions; each with its reason. Mended files come back by the same command."""
+    spoil_pictures(dataset)
+    settings = dataset.save(bad_images="skip")
+    results = prepare.run(settings).results
+    assert (results["rejected_images"], results["rejected_captions"]) == (2, 4)
+    corpus = Corpus(settings.output)
+    assert corpus.images.ids == ["0.png", "2.png", "3.png", "4.png"]
+    assert corpus.captions.ids == [str(n) for n in (0, 1, 4, 5, 6, 7, 8, 9)]
+    assert len(corpus.positives) == 8
+    rejected = pq.read_table(settings.output / "rejected.parquet").to_pylist()
+    assert [(row["image_id"], row["path"]) for row in rejected] == [("1.png", "1.png"), ("5.png", "5.png")]
+    assert "cannot be decoded" in rejected[0]["reason"]
+    assert "No such file" in rejected[1]["reason"]
+    assert prepare.run(settings).up_to_date
+    (dataset.images / "5.png").write_bytes(picture(5))
+    assert prepare.run(settings).results["rejected_images"] == 1
+
+
+def test_a_limit_on_bad_images(dataset):
+    """A third is bad: a limit of 40 % lets it pass, one of 30 % stops."""
+    spoil_pictures(dataset)
+    with pytest.raises(CorpusError, match=r"2 of 6 images.*expected at most 0\.3 of all"):
+        prepare.run(dataset.save(bad_images=0.3))
+    assert prepare.run(dataset.save(bad_images=0.4)).results["rejected_images"] == 2
+
+
+def test_nothing_left_is_an_error(dataset):
+    """Skipping every image makes no corpus."""
+    for path in dataset.images.iterdir():
+        path.unlink()
+    with pytest.raises(CorpusError, match=r"6 of 6 images cannot be used.*at least one that can"):
+        prepare.run(dataset.save(bad_images="skip"))
+
+
+def test_a_link_out_of_the_folder_is_a_bad_image(dataset):
+    """Symbolic links cannot smuggle in other files."""
+    outside = dataset.folder / "outside.png"
+    outside.write_bytes(picture(0))
+    (dataset.images / "0.png").unlink()
+    (dataset.images / "0.png").symlink_to(outside)
+    with pytest.raises(CorpusError, match=r"0\.png: leads out of"):
+        prepare.run(dataset.save())
+
+
+def test_relevance_of_another_size_is_refused(tmp_path, scene_settings):
+    """Evaluation must not read a matrix that does not fit."""
+    settings = scene_settings()
+    prepare.run(settings)
+    parts = {name: pq.read_table(settings.output / f"{name}.parquet") for name in ("images", "captions", "positives")}
+    writer = OutputWriter(tmp_path / "odd", "corpus", {"image_root": "."}, {})
+    for name, table in parts.items():
+        writer.write_table(f"{name}.parquet", table)
+    writer.write_part("relevance_val.npy", lambda path: np.save(path, np.zeros((8, 23), np.float32)))
+    writer.finish()
+    corpus = Corpus(tmp_path / "odd")
+    with pytest.raises(StoreError, match=r"float32 \(8, 23\); expected float32 \(8, 24\)"):
+        read_relevance(corpus, corpus.split("val"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"source": "karpathy"}, "group karpathy is missing"),
+        ({"max_images": 5}, "max_images is for files"),
+        ({"scenes": {"splits": {"../x": {"images": 1}}}}, "pattern"),
+        ({"scenes": {"splits": {}}}, "at least 1"),
+        ({"bad_images": 1.5}, "1.5 is neither error, nor skip, nor a share"),
+        ({"bad_images": "maybe"}, "'maybe' is neither error"),
+        ({"bad_images": True}, "True is neither error"),
+    ],
+)
+def test_settings_that_contradict(values, message):
+    """Refused at the door."""
+    with pytest.raises(ValidationError, match=message):
+        PrepareSettings.model_validate(values)
+
+
+def test_no_path_of_the_output_or_count_of_workers_is_in_the_manifest(dataset):
+    """Only what shapes the bytes, and the image root, which readers need."""
+    settings = dataset.save()
+    prepare.run(settings)
+    manifest = json.loads((settings.output / "_manifest.json").read_text())
+    names = {"source", "decoder", "image_root", "restval_as_train", "max_images", "bad_images"}
+    assert set(manifest["settings"]) == names
+    assert manifest["inputs"] == {"annotations": bytes_digest(dataset.annotations.read_bytes()).hex()}
+
+
+def test_real_photographs(real_data, tmp_path):
+    """Flickr8k's and COCO's real files, splits and counts as their README says; the known text twins are positives."""
+    counts = {}
+    for name, images in (("photos/dataset_flickr8k.json", "photos/images"), ("photos_coco/dataset_coco.json", "photos_coco")):
+        group = {"annotations": real_data / name, "images": real_data / images}
+        places = {"output": tmp_path / images, "report": tmp_path / "report.json"}
+        settings = PrepareSettings.model_validate({"source": "karpathy", "karpathy": group, "workers": 2} | places)
+        counts[images] = prepare.run(settings).results
+    flickr, coco = counts.values()
+    assert {split: found["images"] for split, found in flickr["splits"].items()} == {"train": 796, "val": 123, "test": 135}
+    assert {split: found["images"] for split, found in coco["splits"].items()} == {"train": 125, "val": 15, "test": 14}
+    assert (flickr["captions"], coco["captions"]) == (1054 * 5, 154 * 5)
+    for name, found in (("photos/dataset_flickr8k.json", flickr), ("photos_coco/dataset_coco.json", coco)):
+        assert (found["positives"], found["duplicate_captions"], found["leaked_captions"]) == slow_counts(real_data / name)
+
+
+def slow_counts(annotations):
+    """Positives, text duplicates and text leaks, from the JSON alone; no two real photographs are the same."""
+    owners, splits, said = defaultdict(set), defaultdict(set), []
+    for entry in json.loads(annotations.read_text())["images"]:
+        split = entry["split"].replace("restval", "train")
+        for sentence in entry["sentences"]:
+            owners[split, sentence["raw"]].add(entry["filename"])
+            splits[sentence["raw"]].add(split)
+            said.append((split, sentence["raw"]))
+    positives = sum(len(owners[item]) for item in said)
+    return positives, len(said) - len(set(said)), sum(len(found) > 1 for found in splits.values())

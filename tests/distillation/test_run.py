@@ -1,0 +1,183 @@
+"""The stage `distill`: what it writes, that it resumes with the same bits, what it refuses."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+import cprd_pipeline.models.scene_student  # noqa: F401  registers the student's class
+from cprd_pipeline.corpus.reader import Corpus
+from cprd_pipeline.distillation import trainer
+from cprd_pipeline.distillation.run import run
+from cprd_pipeline.distillation.settings import DistillSettings
+from cprd_pipeline.errors import ModelError, StoreError
+from tests.distillation.conftest import every_pair_rankings, write_rankings
+from tests.tiny_encoders import tiny_clip, tiny_two_towers
+
+TOY: dict[str, Any] = {
+    "batch_size": 8,
+    "steps": 6,
+    "warmup_steps": 2,
+    "checkpoint_steps": 2,
+    "log_steps": 2,
+    "distillation_from_step": 0,
+    "device": "cpu",
+    "augmentation": {"shift_pixels": 1, "noise": 5, "channel_gain": 0.1, "brightness": 0.1, "word_dropout": 0.2},
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, write_corpus: Callable[[Path], Corpus], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a corpus and rankings, and the working folder."""
+    corpus = write_corpus(tmp_path / "data" / "corpus")
+    write_rankings(tmp_path / "data" / "rankings" / "1", every_pair_rankings(corpus, 12), corpus)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def settings(**changes: Any) -> DistillSettings:
+    values = {**TOY, "rankings": ["data/rankings/1"], **changes}
+    if values.get("objective") == "itc":
+        del values["rankings"]
+    return DistillSettings.model_validate(values)
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.blake2b(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("objective", ["itc", "cprd", "kl"])
+def test_every_objective_trains_and_leaves_a_folder_that_loads(project: Path, objective: str) -> None:
+    """Weights move, the log has its rows, the folder loads with one call, and the same again gives the same bytes."""
+    report = run(settings(objective=objective, output="data/students/a"))
+    again = run(settings(objective=objective, output="data/students/b", report="data/reports/b.json"))
+    assert files(project / "data/students/a") == files(project / "data/students/b")
+    log = [json.loads(line) for line in (project / "data/students/a/training_log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [2, 4, 6]
+    assert (log[-1]["distillation"] > 0) == (objective != "itc")
+    assert report.results["last"] == again.results["last"] == log[-1]
+    model = AutoModel.from_pretrained(project / "data/students/a")
+    tokens = AutoTokenizer.from_pretrained(project / "data/students/a")(["red circle"], return_tensors="pt")
+    assert torch.isfinite(model.get_text_features(**tokens).pooler_output).all()
+
+
+def test_the_objectives_differ(project: Path) -> None:
+    """The same start and data under three objectives give three students."""
+    students = {run(settings(objective=o, output=f"data/students/{o}")).results["last"]["loss"] for o in ("itc", "cprd", "kl")}
+    assert len(students) == 3
+
+
+def test_a_second_call_does_nothing(project: Path) -> None:
+    """The output is there and unchanged: the earlier report comes back, marked."""
+    first, second = run(settings()), run(settings())
+    assert not first.up_to_date
+    assert second.up_to_date
+    assert second.results == first.results
+
+
+PROGRAM = """
+import json, sys, time, torch
+torch.set_num_threads(1)
+from cprd_pipeline.distillation import run as stage
+from cprd_pipeline.distillation import checkpoints
+from cprd_pipeline.distillation.settings import DistillSettings
+save = checkpoints.Checkpoints.save
+def slow(self, step, state):
+    save(self, step, state)
+    time.sleep(float(sys.argv[2]))
+checkpoints.Checkpoints.save = slow
+stage.run(DistillSettings.model_validate(json.loads(sys.argv[1])))
+"""
+
+
+def start(project: Path, values: dict[str, Any], pause: float) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", PROGRAM, json.dumps(values), str(pause)]
+    return subprocess.Popen(command, cwd=project, env=os.environ.copy(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def test_sigkill_then_the_same_command_ends_with_the_same_bytes(project: Path) -> None:
+    """Killed after the first checkpoint, resumed: every file equals that of a run that was never killed."""
+    killed, whole = settings(output="data/students/killed"), settings(output="data/students/whole")
+    process = start(project, killed.as_json(), pause=60)
+    checkpoints = Path(os.environ["CPRD_CACHE"]) / "state" / "student"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("*/checkpoints/step-*.pt")):
+        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (project / "data/students/killed").exists()
+    for values in (killed, whole):
+        process = start(project, values.as_json(), pause=0)
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error.decode()
+    assert files(project / "data/students/killed") == files(project / "data/students/whole")
+
+
+def test_two_towers_become_a_student(project: Path) -> None:
+    """The paper's arrangement at toy size: a BERT and a ViT under fresh projections."""
+    joined = tiny_two_towers(project / "joined")
+    model = AutoModel.from_pretrained(joined)
+    for name, tower in (("vision", model.vision_model), ("text", model.text_model)):
+        tower.save_pretrained(project / name)
+        for file in joined.glob("*token*" if name == "text" else "preprocessor*"):
+            (project / name / file.name).write_bytes(file.read_bytes())
+    student = {"vision": str(project / "vision"), "text": str(project / "text"), "projection_dim": 20}
+    run(settings(student=student, learning_rate=1e-3))
+    model = AutoModel.from_pretrained(project / "data/students/cprd")
+    assert type(model).__name__ == "VisionTextDualEncoderModel"
+    assert model.config.projection_dim == 20
+
+
+def test_a_clip_folder_goes_on_from_its_weights(project: Path) -> None:
+    """With a vanishing learning rate and no decay the student keeps what it began with."""
+    begun = AutoModel.from_pretrained(tiny_clip(project / "clip"))
+    run(settings(student=str(project / "clip"), learning_rate=1e-12, weight_decay=0, ema=0))
+    ended = AutoModel.from_pretrained(project / "data/students/cprd")
+    for (name, before), after in zip(begun.named_parameters(), ended.parameters(), strict=True):
+        torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_pictures_that_do_not_fit_into_memory_give_the_same_student(project: Path) -> None:
+    """Decoding every epoch anew, with and without workers, changes no bit."""
+    run(settings(output="data/students/kept"))
+    run(settings(output="data/students/decoded", pixel_cache_gb=0))
+    run(settings(output="data/students/workers", pixel_cache_gb=0, workers=1))
+    assert files(project / "data/students/kept") == files(project / "data/students/decoded")
+    assert files(project / "data/students/kept") == files(project / "data/students/workers")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step and the parts are named; the checkpoint before stays, and no output appears."""
+    schedule = trainer.learning_rate
+    monkeypatch.setattr(trainer, "learning_rate", lambda step, *rest: float("nan") if step == 3 else schedule(step, *rest))
+    with pytest.raises(ModelError, match="loss is nan at step 4 .*the last checkpoint is kept"):
+        run(settings())
+    assert not (project / "data/students/cprd").exists()
+    assert list((Path(os.environ["CPRD_CACHE"]) / "state" / "student").glob("*/checkpoints/step-000000002.pt"))
+
+
+def test_rankings_without_a_valid_candidate_are_refused(project: Path) -> None:
+    """With `valid: rankings` there would be nothing to learn from."""
+    corpus = Corpus(project / "data/corpus")
+    rows = [{**row, "n_valid": 0, "valid_cutoff": None} for row in every_pair_rankings(corpus, 4)]
+    write_rankings(project / "data/rankings/none", rows, corpus)
+    with pytest.raises(StoreError, match="n_valid is 0 everywhere"):
+        run(settings(rankings=["data/rankings/none"], cprd={"valid": "rankings"}))
+
+
+def test_a_missing_student_folder_is_named(project: Path) -> None:
+    """Before anything is trained."""
+    with pytest.raises(ModelError, match="no/such/folder: there is no such folder"):
+        run(settings(student="no/such/folder"))

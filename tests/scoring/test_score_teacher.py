@@ -1,0 +1,398 @@
+"""The stage `score-teacher`: what it buys, what it does not buy again, and the rankings it writes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+
+from cprd_pipeline.corpus.images import decode_image
+from cprd_pipeline.corpus.reader import Corpus
+from cprd_pipeline.errors import CorpusError, ModelError, SettingsError, StoreError
+from cprd_pipeline.scoring.run import run
+from cprd_pipeline.scoring.settings import ScoreSettings
+from cprd_pipeline.settings import load_settings
+from cprd_pipeline.store.folder import InputFolder, cache_folder
+from cprd_pipeline.store.schemas import RANKINGS, check_schema
+from tests.pipeline.tiny_models import tiny_blip_teacher
+from tests.scoring.stub import STUB, StubTeacher, score_settings, stub_folder, stub_score, write_candidates
+from tests.tiny_encoders import simple_corpus
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """Every row, image queries first."""
+    content = InputFolder(folder, "rankings")
+    return check_schema(content.tables(""), RANKINGS, str(folder)).to_pylist()
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """Every file."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def stored(uri: Path | None = None) -> pl.DataFrame:
+    """The store's rows in a fixed order."""
+    table = deltalake.DeltaTable(uri or cache_folder() / "scores").to_pyarrow_table()
+    return pl.DataFrame(pl.from_arrow(table)).sort("teacher", "image_digest", "caption_digest", "direction")
+
+
+class Oracle:
+    """The stub's scores of a corpus by id, and rankings by plain loops."""
+
+    def __init__(self, folder: Path, weight: float = 1.0) -> None:
+        self.corpus = Corpus(folder)
+        self.weight = weight
+
+    def score(self, image_id: str, caption_id: str) -> float:
+        """Of a pair."""
+        row = self.corpus.images.row_of[image_id]
+        pixels = decode_image(self.corpus.image_bytes[row].as_py()).tobytes()
+        return stub_score(pixels, self.corpus.texts[self.corpus.captions.row_of[caption_id]], self.weight)
+
+    def pair(self, direction: str, query: str, item: str) -> tuple[str, str]:
+        """(image, caption) from (query, item)."""
+        return (query, item) if direction == "i2t" else (item, query)
+
+    def content(self, pair: tuple[str, str]) -> tuple[bytes, bytes]:
+        """Digests of a pair."""
+        image, caption = self.corpus.images.row_of[pair[0]], self.corpus.captions.row_of[pair[1]]
+        return self.corpus.images.digests[image].tobytes(), self.corpus.captions.digests[caption].tobytes()
+
+    def entries(self, candidates: Path) -> list[tuple[str, str]]:
+        """(image id, caption id) of every list of a candidates folder."""
+        rows = InputFolder(candidates, "candidates").tables("").to_pylist()
+        return [
+            self.pair(row["direction"], row["query_id"], item)
+            for row in rows
+            for item in row["candidate_ids"] + row["positive_ids"]
+        ]
+
+    def contents(self, candidates: Path) -> set[tuple[bytes, bytes]]:
+        """The different contents among them."""
+        return {self.content(pair) for pair in self.entries(candidates)}
+
+    def rankings(self, candidates: Path, settings: ScoreSettings) -> list[dict[str, Any]]:
+        """Rows of the whole folder."""
+        return [self._ranking(row, settings) for row in InputFolder(candidates, "candidates").tables("").to_pylist()]
+
+    def _ranking(self, row: dict[str, Any], settings: ScoreSettings) -> dict[str, Any]:
+        score = {
+            item: self.score(*self.pair(row["direction"], row["query_id"], item))
+            for item in row["candidate_ids"] + row["positive_ids"]
+        }
+        positives = [score[item] for item in row["positive_ids"]]
+        margin = np.float32(settings.false_negative_margin)
+        false = {
+            item for item in row["candidate_ids"] if positives and np.float32(score[item]) > np.float32(max(positives)) + margin
+        }
+        similarity = dict(zip(row["candidate_ids"], row["similarities"], strict=True))
+        mode = settings.false_negatives
+        ranked = sorted(
+            (item for item in row["candidate_ids"] if mode != "drop" or item not in false), key=lambda item: (-score[item], item)
+        )
+        flags = [mode == "mark" and item in false for item in ranked]
+        valid = [self._valid(settings, place, score[item], positives) or flags[place] for place, item in enumerate(ranked)]
+        assert valid == sorted(valid, reverse=True)
+        return {
+            "query_id": row["query_id"],
+            "direction": row["direction"],
+            "candidate_ids": ranked,
+            "teacher_scores": [score[item] for item in ranked],
+            "similarities": [similarity[item] for item in ranked],
+            "false_negative": flags,
+            "n_valid": sum(valid),
+            "valid_cutoff": min((score[item] for item, ok in zip(ranked, valid, strict=True) if ok), default=None),
+            "positive_ids": row["positive_ids"],
+            "positive_scores": positives,
+            "positive_similarities": row["positive_similarities"],
+        }
+
+    @staticmethod
+    def _valid(settings: ScoreSettings, place: int, score: float, positives: list[float]) -> bool:
+        rule = settings.valid
+        if rule.rule == "top_m":
+            return place < rule.top_m
+        if rule.rule == "threshold":
+            return score > rule.threshold
+        return bool(positives) and np.float32(score) >= np.float32(min(positives)) - np.float32(rule.margin)
+
+
+RULES = [
+    {"rule": "threshold", "threshold": 0.5},
+    {"rule": "threshold", "threshold": 9.0},
+    {"rule": "top_m", "top_m": 2},
+    {"rule": "margin", "margin": 1.5},
+]
+
+
+@pytest.mark.parametrize("mode", ["keep", "mark", "drop"])
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: "-".join(str(value) for value in rule.values()))
+def test_every_ranking_is_what_the_contract_says(place: Path, rule: dict[str, Any], mode: str) -> None:
+    """Order, ties, scores, flags, valid prefix, cutoff and positives equal a plain loop over the stub's scores."""
+    settings = score_settings(place, valid=rule, false_negatives=mode, false_negative_margin=1.2)
+    run(settings)
+    expected = Oracle(place / "corpus").rankings(place / "candidates", settings)
+    assert rows_of(place / "rankings") == expected
+    assert {row["direction"] for row in expected} == {"i2t", "t2i"}
+    if mode == "mark":
+        assert any(any(row["false_negative"]) for row in expected)
+    names = InputFolder(place / "candidates", "candidates").part_names("")
+    assert InputFolder(place / "rankings", "rankings").part_names("") == names
+
+
+def test_each_pair_of_contents_is_bought_once(place: Path) -> None:
+    """Not for the other direction, not for equal contents under other ids; the counts add up."""
+    results = run(score_settings(place)).results
+    oracle = Oracle(place / "corpus")
+    contents = oracle.contents(place / "candidates")
+    assert len(StubTeacher.seen) == len(set(StubTeacher.seen)) == len(contents) == results["scored"] == len(stored())
+    assert results["requested"] == len(oracle.entries(place / "candidates"))
+    assert results["duplicate"] == results["requested"] - len(contents)
+    assert results["stored"] == 0
+    assert set(stored().select("image_digest", "caption_digest").rows()) == contents
+    assert set(stored()["direction"]) == {"both"}
+
+
+def test_a_larger_k_and_another_round_buy_only_what_is_new(place: Path) -> None:
+    """Everything of before is found; the report says how much that saved."""
+    run(score_settings(place))
+    oracle, bought = Oracle(place / "corpus"), Oracle(place / "corpus").contents(place / "candidates")
+    for name, k, seed in (("larger", 7, 0), ("second", 4, 1)):
+        write_candidates(place / name, place / "corpus", k, seed=seed)
+        StubTeacher.seen.clear()
+        changes = {"candidates": place / name, "output": place / f"rankings-{name}", "report": place / f"{name}.json"}
+        results = run(score_settings(place, **changes)).results
+        wanted = oracle.contents(place / name)
+        assert len(StubTeacher.seen) == results["scored"] == len(wanted - bought) > 0
+        assert results["stored"] == len(wanted & bought) > 0
+        bought |= wanted
+    assert len(stored()) == len(bought)
+
+
+def test_when_all_is_stored_the_teacher_is_never_loaded(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another rule makes other rankings from the same scores; an adapter whose load raises proves it."""
+    run(score_settings(place))
+    first = bytes_of(place / "rankings")
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("the teacher was loaded")
+
+    monkeypatch.setattr(StubTeacher, "load", refuse)
+    settings = score_settings(place, valid={"rule": "top_m", "top_m": 1})
+    results = run(settings).results
+    assert (results["scored"], results["stored"]) == (0, len(stored()))
+    assert bytes_of(place / "rankings") != first
+    assert rows_of(place / "rankings") == Oracle(place / "corpus").rankings(place / "candidates", settings)
+
+
+def test_a_second_run_does_nothing_and_says_so(place: Path) -> None:
+    """The report of the first is shown; without it, it is made again, without a store or a teacher."""
+    first = run(score_settings(place))
+    again = run(score_settings(place))
+    assert again.up_to_date
+    assert not first.up_to_date
+    assert again.results == first.results
+    (place / "score.json").unlink()
+    third = run(score_settings(place, store=str(place / "nowhere")))
+    assert StubTeacher.loads == 1
+    assert third.results["directions"] == first.results["directions"]
+    assert (third.results["stored"], third.results["scored"]) == (first.results["scored"], 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"part_pairs": 1}, {"part_pairs": 10_000}, {"image_batch": 1}, {"token_budget": 1}, {"token_budget": 10_000}, {"workers": 2}],
+    ids=str,
+)
+def test_how_the_work_is_cut_changes_nothing(place: Path, changes: dict[str, Any]) -> None:
+    """Parts, batches, budgets and decoding processes: the same rankings and the same rows."""
+    run(score_settings(place))
+    other = {"output": place / "other", "report": place / "other.json", "store": str(place / "store")}
+    run(score_settings(place, **other, **changes))
+    assert bytes_of(place / "other") == bytes_of(place / "rankings")
+    assert stored(place / "store").equals(stored())
+
+
+def test_parts_are_appended_as_they_are_done(place: Path) -> None:
+    """One commit a part."""
+    run(score_settings(place, part_pairs=20))
+    commits = deltalake.DeltaTable(cache_folder() / "scores").version() + 1
+    assert commits > 3
+    assert commits <= len(stored()) / 20 + 1
+
+
+def test_another_teacher_has_its_own_scores(place: Path) -> None:
+    """Changed weights buy again; the rows of the first stay."""
+    run(score_settings(place))
+    stub_folder(place / "heavy", weight=2.0)
+    settings = score_settings(place, teacher={"model": str(place / "heavy"), "adapter": STUB})
+    results = run(settings).results
+    assert results["stored"] == 0
+    assert rows_of(place / "rankings") == Oracle(place / "corpus", 2.0).rankings(place / "candidates", settings)
+    assert stored()["teacher"].n_unique() == 2
+
+
+def test_a_teacher_of_one_role_scores_one_direction(place: Path) -> None:
+    """Only that direction is asked for, stored under its name, and ranked."""
+    results = run(score_settings(place, teacher={"model": str(place / "stub"), "adapter": "tests.scoring.stub:ImageAsks"})).results
+    assert set(stored()["direction"]) == {"i2t"}
+    assert {row["direction"] for row in rows_of(place / "rankings")} == {"i2t"}
+    assert set(results["directions"]) == {"i2t"}
+
+
+def test_the_report_tells_what_a_user_asks(place: Path) -> None:
+    """Shares, agreement, quantiles, histogram and long captions equal plain counts; the table is for people."""
+    report = run(score_settings(place, false_negative_margin=1.05))
+    oracle = Oracle(place / "corpus")
+    for direction, found in report.results["directions"].items():
+        rows = [row for row in rows_of(place / "rankings") if row["direction"] == direction]
+        asked = [row for row in rows if row["positive_ids"]]
+        beaten = [row for row in asked if row["candidate_ids"] and row["teacher_scores"][0] > max(row["positive_scores"])]
+        false = sum(score > max(row["positive_scores"]) + 1.05 for row in asked for score in row["teacher_scores"])
+        assert found["first_is_no_positive"] == pytest.approx(len(beaten) / len(asked), abs=1e-6)
+        assert found["false_negatives"] == false > 0
+        assert found["kendall_tau"] == pytest.approx(np.mean([plain_tau(row) for row in rows]), abs=1e-6)
+        every = [score for row in rows for score in row["teacher_scores"]]
+        assert found["score_quantiles"]["candidates"]["0.5"] == pytest.approx(np.median(every), abs=1e-5)
+    histogram = report.results["histogram"]
+    assert len(histogram["edges"]) == len(histogram["candidates"]) + 1
+    assert sum(histogram["candidates"]) == sum(found["candidates"] for found in report.results["directions"].values())
+    long = {text for text in oracle.corpus.texts if len(text.split()) > 6}
+    assert report.results["cut_captions"]["count"] == len(long) > 0
+    assert oracle.corpus.texts[oracle.corpus.captions.row_of[report.results["cut_captions"]["first"][0]]] in long
+    assert dict(report.table)["already in the store"] == "0"
+    assert json.loads((place / "score.json").read_text())["results"] == report.results
+
+
+def plain_tau(row: dict[str, Any]) -> float:
+    """Kendall's tau-a of one list, by its definition."""
+    pairs = [(a, b) for a in range(len(row["candidate_ids"])) for b in range(a)]
+    left, right = row["similarities"], row["teacher_scores"]
+    return sum(np.sign(left[a] - left[b]) * np.sign(right[a] - right[b]) for a, b in pairs) / len(pairs)
+
+
+def test_dropped_false_negatives_are_counted(place: Path) -> None:
+    """What `drop` takes out of the files stays in the report."""
+    kept = run(score_settings(place, false_negative_margin=1.0)).results["directions"]
+    dropped = run(score_settings(place, false_negative_margin=1.0, false_negatives="drop")).results["directions"]
+    for direction in ("i2t", "t2i"):
+        assert dropped[direction]["dropped"] == kept[direction]["false_negatives"] > 0
+        assert dropped[direction]["false_negatives"] == kept[direction]["false_negatives"]
+        assert dropped[direction]["candidates"] == kept[direction]["candidates"] - dropped[direction]["dropped"]
+
+
+def test_candidates_of_another_corpus_are_refused(place: Path) -> None:
+    """Ids would name other things."""
+    simple_corpus(place / "stranger", 4)
+    with pytest.raises(StoreError, match=r"candidates of another corpus .*run `cprd-pipeline mine`"):
+        run(score_settings(place, corpus=place / "stranger"))
+
+
+def test_a_score_that_is_nan_names_the_pair_and_stores_nothing_of_its_part(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier parts stay."""
+    whole = StubTeacher.score
+
+    def broken(self: StubTeacher, image: bytes, texts: list[str]) -> torch.Tensor:
+        scores = whole(self, image, texts)
+        if len(self.seen) > 60:
+            scores[0] = float("nan")
+        return scores
+
+    monkeypatch.setattr(StubTeacher, "score", broken)
+    with pytest.raises(ModelError, match=r"score of image 'i\d\d' with caption 'c\d\d' is nan .*nothing of this part was stored"):
+        run(score_settings(place))
+    assert 20 <= len(stored()) < 61
+    assert stored()["score"].is_finite().all()
+    assert not (place / "rankings").exists()
+
+
+def test_an_image_that_vanished_keeps_what_was_scored(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names it; the same command goes on when it is back."""
+    corpus = Corpus(place / "corpus")
+    images = [*corpus.image_bytes.to_pylist()]
+    victim = 9
+    images[victim] = images[0]
+    with monkeypatch.context() as patch:
+        initialise = Corpus.__init__
+
+        def damaged(self: Corpus, path: Path) -> None:
+            initialise(self, path)
+            self.image_bytes = pa.chunked_array([pa.array(images)])
+
+        patch.setattr(Corpus, "__init__", damaged)
+        with pytest.raises(CorpusError, match=f"image {corpus.images.ids[victim]}: its bytes changed"):
+            run(score_settings(place))
+    done = len(stored())
+    assert done > 0
+    StubTeacher.seen.clear()
+    results = run(score_settings(place)).results
+    assert results["stored"] == done
+    assert len(StubTeacher.seen) == results["scored"]
+
+
+def test_unknown_knobs_are_refused(place: Path) -> None:
+    """The nearest known name is offered, also inside a group."""
+    stage = ROOT / "stages" / "score_teacher.yaml"
+    with pytest.raises(SettingsError, match=r"unknown setting teacher\.first_tokn; did you mean first_token"):
+        load_settings(ScoreSettings, stage, ["teacher.first_tokn=enc"])
+    with pytest.raises(SettingsError, match=r"teacher\.first_token is 'enc', and StubTeacher has no such setting"):
+        run(score_settings(place, teacher={"model": str(place / "stub"), "adapter": STUB, "first_token": "enc"}))
+
+
+PROGRAM = """
+import sys
+from cprd_pipeline.scoring.run import run
+from cprd_pipeline.scoring.settings import ScoreSettings
+run(ScoreSettings.model_validate_json(sys.argv[1]))
+"""
+
+
+def test_killed_at_work_it_ends_with_the_same_bytes_and_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL once some parts are in the store, then the same command: as a run that was never killed, bit by bit."""
+    simple_corpus(tmp_path / "corpus", 40)
+    write_candidates(tmp_path / "candidates", tmp_path / "corpus", k=12, part=30)
+    tiny_blip_teacher(tmp_path / "blip", Corpus(tmp_path / "corpus").texts)
+    common = {"teacher": {"model": str(tmp_path / "blip")}, "part_pairs": 40, "token_budget": 60}
+    settings = score_settings(tmp_path, **common, output=tmp_path / "again", report=tmp_path / "again.json")
+    scores = tmp_path / "killed" / "scores"
+    process = start(settings, tmp_path / "killed")
+    deadline = time.monotonic() + 120
+    while process.poll() is None and len(list((scores / "_delta_log").glob("*.json"))) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "again").exists()
+    done = len(stored(scores))
+    # As many threads as the killed process had: sums of floats depend on them.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run(score_settings(tmp_path, **common))
+        monkeypatch.setenv("CPRD_CACHE", str(tmp_path / "killed"))
+        results = run(settings).results
+    finally:
+        torch.set_num_threads(threads)
+    assert bytes_of(tmp_path / "again") == bytes_of(tmp_path / "rankings")
+    assert stored(scores).equals(stored(tmp_path / "cache" / "scores"))
+    assert results["stored"] == done >= 80
+    assert results["stored"] + results["scored"] == len(stored(scores))
+
+
+def start(settings: ScoreSettings, cache: Path) -> subprocess.Popen[bytes]:
+    """The stage in a process of its own, with one thread."""
+    environment = {**os.environ, "CPRD_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PROGRAM, settings.model_dump_json()]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
