@@ -48,7 +48,7 @@ def test_version(tmp_path: Path) -> None:
         (("distill", "--config", "empty.yaml", "--set", "batch_size=1"), "batch_size is 1; expected greater than or equal to 2"),
         (("distill", "--config", "empty.yaml", "--set", "objective"), "no '='; expected --set key=value"),
         (("distill", "--config", "list.yaml"), "holds a list; expected a mapping"),
-        (("distill", "--config", "broken.yaml"), "not valid YAML at line 2"),
+        (("distill", "--config", "broken.yaml"), "not valid YAML at line 3"),
         (
             ("distill", "--config", "empty.yaml", "--set", "objective=itc", "--set", "corpus=nowhere"),
             "nowhere: there is no such folder",

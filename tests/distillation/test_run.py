@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(project: Path, monkeypatch: pyt
     """The step and the parts are named; the checkpoint before stays, and no output appears."""
     schedule = trainer.learning_rate
     monkeypatch.setattr(trainer, "learning_rate", lambda step, *rest: float("nan") if step == 3 else schedule(step, *rest))
-    with pytest.raises(ModelError, match="loss is nan at step 4 .*the last checkpoint is kept"):
+    with pytest.raises(ModelError, match=r"loss is nan at step 4 .*the last checkpoint is kept"):
         run(settings())
     assert not (project / "data/students/cprd").exists()
     assert list((Path(os.environ["CPRD_CACHE"]) / "state" / "student").glob("*/checkpoints/step-000000002.pt"))

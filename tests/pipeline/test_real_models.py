@@ -26,7 +26,7 @@ from cprd_pipeline.scoring import run as score
 from cprd_pipeline.scoring.settings import ScoreSettings
 from tests.pipeline.tiny_models import karpathy_file, real_photographs, tiny_blip_teacher, tiny_clip_student
 
-PICTURES, K = 200, 8
+PICTURES, K = 200, 12
 
 
 def corpora() -> list[str]:

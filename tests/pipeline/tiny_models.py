@@ -1,4 +1,4 @@
-"""A corpus of generated pictures, the folder of real ones, and tiny random CLIP and BLIP folders whose tokenizer knows its words."""
+"""A corpus of generated pictures, the folder of real ones, and tiny random CLIP and BLIP folders that know its words."""
 
 import io
 import json

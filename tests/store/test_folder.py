@@ -1,7 +1,6 @@
 """Output folders: whole or not there, parts found again after a kill, damage reported."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -37,7 +36,7 @@ def test_a_finished_folder_reads_back(tmp_path: Path) -> None:
 def test_nothing_is_in_place_before_finish(tmp_path: Path) -> None:
     """A reader never sees half an output."""
     writer_of(tmp_path).write_table("a.parquet", TABLE)
-    with pytest.raises(StoreError, match="no such folder.*cprd-pipeline mine"):
+    with pytest.raises(StoreError, match=r"no such folder.*cprd-pipeline mine"):
         InputFolder(tmp_path / "out", "candidates")
 
 
@@ -142,7 +141,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch
     with pytest.raises(MachineError, match="the disk is full; free some space and run the same command again"):
         atomic.write_file(target, full)
     assert json.loads(target.read_text()) == {"old": True}
-    assert os.listdir(tmp_path) == ["f.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["f.json"]
 
 
 def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path: Path) -> None:
