@@ -35,7 +35,7 @@ class CprdSettings(Settings):
 
     weights: Literal["soft", "hard", "normalised"] = "soft"
     valid: Literal["listed", "rankings"] = "listed"
-    teacher_temperature: PositiveFloat = 2.0
+    teacher_temperature: PositiveFloat = 4.0
     positive_in_list: bool = True
     easy_negatives: Literal["in_batch", "none"] = "in_batch"
 
@@ -50,7 +50,7 @@ class KlSettings(Settings):
         easy_negatives: `in_batch`: the rest of the batch counts with teacher probability 0; `none`.
     """
 
-    teacher_temperature: PositiveFloat = 2.0
+    teacher_temperature: PositiveFloat = 4.0
     student_temperature: PositiveFloat | None = None
     positive_in_list: bool = True
     easy_negatives: Literal["in_batch", "none"] = "in_batch"

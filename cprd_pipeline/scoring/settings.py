@@ -61,5 +61,5 @@ class ScoreSettings(Settings):
     device: str = "auto"
     part_pairs: PositiveInt = 16_384
     image_batch: PositiveInt = 8
-    token_budget: PositiveInt = 4096
+    token_budget: PositiveInt = 1024
     workers: NonNegativeInt = 0
