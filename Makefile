@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## Run the whole pipeline on the demo world and show what came out.
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro
-	@$(BIN)/cprd-pipeline evaluate
+	@$(BIN)/cprd-pipeline inspect data/reports/evaluate.json
 	@echo "Report: $(abspath data/reports/report.html)"
 
 test: lint typecheck imports unit ## Everything that must pass before a change lands.

@@ -115,6 +115,17 @@ def report(config: Config = None, overrides: Overrides = None, as_json: AsJson =
 
 
 @app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder that a stage wrote, or a report in data/reports.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a folder of the pipeline holds, its files checked, or print a stage's report again."""
+    from cprd_pipeline.store.inspect import inspect_path
+
+    _show(inspect_path(path), as_json)
+
+
+@app.command()
 def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")]) -> None:
     """Write dvc.yaml and stages/ into DIR, for work outside a checkout of this project."""
     from cprd_pipeline.project import write_project

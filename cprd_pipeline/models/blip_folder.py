@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer, BlipForImageTextRetrieval, BlipImageProcessorPil
 
 from cprd_pipeline.errors import ModelError, SettingsError
-from cprd_pipeline.models.loading import read_config
+from cprd_pipeline.models.loading import read_config, without_bars
 
 FirstToken = Literal["cls", "enc"]
 """What stands in token 0: `cls` as transformers leaves it, `enc` as in BLIP's published retrieval evaluation."""
@@ -115,7 +115,8 @@ def _load_image_processor(folder: Path) -> BlipImageProcessorPil:
 
 def _load_model(folder: Path) -> BlipForImageTextRetrieval:
     try:
-        model, notes = BlipForImageTextRetrieval.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        with without_bars():
+            model, notes = BlipForImageTextRetrieval.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{folder}: cannot be loaded ({_first_line(error)})", expected="a BLIP matching model") from error
     missing = sorted(notes["missing_keys"])

@@ -18,7 +18,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 import cprd_pipeline.models.scene_student  # noqa: F401  registers the demo's student with AutoModel
 from cprd_pipeline.errors import ModelError
-from cprd_pipeline.models.loading import model_fingerprint, read_config, resolve_model
+from cprd_pipeline.models.loading import model_fingerprint, read_config, resolve_model, without_bars
 
 ADAPTER_VERSION = 1
 """Raised whenever the same weights would give other embeddings through this file; part of the fingerprint."""
@@ -87,7 +87,8 @@ class DualEncoder:
 
     def save(self, folder: Path) -> None:
         """Write a folder that `AutoModel`, `AutoTokenizer` and `AutoImageProcessor` read with `from_pretrained`."""
-        self.model.save_pretrained(folder)
+        with without_bars():
+            self.model.save_pretrained(folder)
         # The last call's padding and cutting would be written too, and the file would depend on what was embedded last.
         self.tokenizer.backend_tokenizer.no_padding()
         self.tokenizer.backend_tokenizer.no_truncation()
@@ -151,7 +152,8 @@ def encoder_fingerprint(name: str, dtype: torch.dtype) -> str:
 def _load_model(folder: Path) -> Any:
     try:
         # Without remote code: a class that transformers does not ship is refused.
-        model, notes = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        with without_bars():
+            model, notes = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{folder}: cannot be loaded ({reason})", expected="a model folder of transformers") from error

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import safe_open
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from cprd_pipeline.corpus.images import DECODER_VERSION
 from cprd_pipeline.errors import ModelError
@@ -72,6 +74,18 @@ def resolve_model(name: str) -> Path:
             f"{name}: neither a folder here nor to be had from the hub ({reason})",
             do="check the name, or download it and give its folder",
         ) from error
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep transformers' own bars for reading and writing weights off the terminal, where ours are."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil
 
 from cprd_pipeline.errors import ModelError
 from cprd_pipeline.models.cross_encoder import CrossEncoder
+from cprd_pipeline.models.loading import without_bars
 from cprd_pipeline.models.scene_cross_encoder import SceneCrossEncoder, SceneCrossEncoderConfig
 from cprd_pipeline.models.scene_layers import MAX_TEXT_TOKENS, build_seeded, text_mask
 from cprd_pipeline.models.scene_processing import build_image_processor, build_tokenizer, words_of
@@ -70,7 +71,8 @@ class SceneTeacher(CrossEncoder):
             ModelError: A part of it is missing or cannot be read.
         """
         try:
-            model, notes = SceneCrossEncoder.from_pretrained(folder, output_loading_info=True)
+            with without_bars():
+                model, notes = SceneCrossEncoder.from_pretrained(folder, output_loading_info=True)
             tokenizer = AutoTokenizer.from_pretrained(folder)
             image_processor = CLIPImageProcessorPil.from_pretrained(folder)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -83,7 +85,8 @@ class SceneTeacher(CrossEncoder):
     def save(self, folder: Path) -> None:
         """Write model, tokenizer and image processor the way transformers reads them."""
         for part in (self.model, self.tokenizer, self.image_processor):
-            part.save_pretrained(folder)
+            with without_bars():
+                part.save_pretrained(folder)
 
     @property
     def max_text_tokens(self) -> int:

@@ -7,7 +7,7 @@ from transformers import VisionTextDualEncoderModel
 
 from cprd_pipeline.errors import ModelError
 from cprd_pipeline.models.dual_encoder import DualEncoder, load_image_processor, load_tokenizer
-from cprd_pipeline.models.loading import model_fingerprint, resolve_model
+from cprd_pipeline.models.loading import model_fingerprint, resolve_model, without_bars
 from cprd_pipeline.models.scene_student import build_scene_student
 
 SCENES = "scenes"
@@ -44,7 +44,8 @@ def two_tower_student(
 
 def _join(vision: Path, text: Path, projection_dim: int) -> VisionTextDualEncoderModel:
     try:
-        return VisionTextDualEncoderModel.from_vision_text_pretrained(vision, text, projection_dim=projection_dim)
+        with without_bars():
+            return VisionTextDualEncoderModel.from_vision_text_pretrained(vision, text, projection_dim=projection_dim)
     except (ValueError, AttributeError, KeyError) as error:
         raise ModelError(
             f"{vision} and {text}: cannot be joined ({error})", expected="a vision tower and a text tower of transformers"

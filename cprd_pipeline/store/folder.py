@@ -193,7 +193,7 @@ class InputFolder:
     _verified: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
-        self.manifest = _read_manifest(self.path, self.kind)
+        self.manifest = read_manifest(self.path, self.kind)
 
     def part_names(self, prefix: str) -> list[str]:
         """Names of the parts that begin with `prefix`, sorted."""
@@ -252,21 +252,32 @@ def _remake(kind: str) -> str:
     return f"make it again with `cprd-pipeline {_MADE_BY.get(kind, kind)}` or `dvc repro`"
 
 
-def _read_manifest(folder: Path, kind: str) -> Manifest:
+def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
+    """The manifest of a finished output.
+
+    Args:
+        folder: The output.
+        kind: What it must be; None for anything of ours.
+
+    Raises:
+        StoreError: There is no such folder, it is unfinished, of another kind or of another schema.
+    """
     path = folder / MANIFEST
+    wanted = f"a {kind} folder" if kind else "a folder that a stage wrote"
+    do = _remake(kind) if kind else "name one of the folders in data/"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         parts = tuple(Part(**part) for part in content.pop("parts"))
         manifest = Manifest(parts=parts, **content)
     except FileNotFoundError:
         found = "there is no such folder" if not folder.exists() else f"no {MANIFEST} in it, so it is unfinished or not ours"
-        raise StoreError(f"{folder}: {found}", expected=f"a {kind} folder", do=_remake(kind)) from None
+        raise StoreError(f"{folder}: {found}", expected=wanted, do=do) from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        raise StoreError(f"{path}: not a manifest of ours", do=_remake(kind)) from None
-    if manifest.kind != kind:
-        raise StoreError(f"{folder}: a {manifest.kind} folder", expected=f"a {kind} folder", do="mend the path in the settings")
+        raise StoreError(f"{path}: not a manifest of ours", do=do) from None
+    if kind is not None and manifest.kind != kind:
+        raise StoreError(f"{folder}: a {manifest.kind} folder", expected=wanted, do="mend the path in the settings")
     if manifest.schema_version != SCHEMA_VERSION:
-        raise StoreError(f"{folder}: schema {manifest.schema_version}", expected=f"schema {SCHEMA_VERSION}", do=_remake(kind))
+        raise StoreError(f"{folder}: schema {manifest.schema_version}", expected=f"schema {SCHEMA_VERSION}", do=do)
     return manifest
 
 
