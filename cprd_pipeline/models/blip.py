@@ -20,9 +20,10 @@ from torch.nn import functional
 from transformers import BlipForImageTextRetrieval, BlipImageProcessorPil
 
 from cprd_pipeline.errors import ModelError
-from cprd_pipeline.models.blip_folder import BlipOptions, first_id, load_parts, load_tokenizer, text_limit, text_shape
+from cprd_pipeline.models.blip_folder import BlipOptions, first_id, load_parts, text_limit, text_shape
 from cprd_pipeline.models.cross_encoder import CrossEncoder
 from cprd_pipeline.models.packing import Packed, attend_within, pack
+from cprd_pipeline.models.preprocessing import load_tokenizer
 
 _DEFAULTS = BlipOptions()
 

@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from transformers import AutoTokenizer, BlipForImageTextRetrieval, BlipImageProcessorPil
+from transformers import BlipForImageTextRetrieval, BlipImageProcessorPil
 
 from cprd_pipeline.errors import ModelError, SettingsError
 from cprd_pipeline.models.loading import read_config, without_bars
+from cprd_pipeline.models.preprocessing import load_image_processor, load_tokenizer
 
 FirstToken = Literal["cls", "enc"]
 """What stands in token 0: `cls` as transformers leaves it, `enc` as in BLIP's published retrieval evaluation."""
 
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 # Defaults of BlipTextConfig, which a config.json may leave out.
 _DEFAULT_POSITIONS, _DEFAULT_VOCABULARY = 512, 30_524
 
@@ -50,7 +50,7 @@ def load_parts(folder: Path) -> BlipParts:
     Raises:
         ModelError: A part is missing, or does not fit the others.
     """
-    parts = BlipParts(_load_model(folder), load_tokenizer(folder), _load_image_processor(folder))
+    parts = BlipParts(_load_model(folder), load_tokenizer(folder), load_image_processor(folder))
     _check_fit(folder, parts)
     return parts
 
@@ -88,29 +88,6 @@ def first_id(tokenizer: Any, vocabulary: int, first_token: FirstToken) -> int | 
     if len(known) > vocabulary - 2:
         raise SettingsError("teacher.first_token is enc, and this teacher has no [ENC]", do="set it to cls")
     return vocabulary - 1
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer.
-
-    Raises:
-        ModelError: There is none, or it cannot be loaded.
-    """
-    # Without its files the class would be content and know no word.
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise ModelError(f"{folder}: no tokenizer in it", expected=f"one of {', '.join(_TOKENIZER_FILES)}")
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded ({_first_line(error)})") from error
-
-
-def _load_image_processor(folder: Path) -> BlipImageProcessorPil:
-    try:
-        # Pillow's class by name: torchvision's, which "auto" takes where it is installed, gives other pixels.
-        return BlipImageProcessorPil.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: its image processor cannot be loaded ({_first_line(error)})") from error
 
 
 def _load_model(folder: Path) -> BlipForImageTextRetrieval:

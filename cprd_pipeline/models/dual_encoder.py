@@ -14,11 +14,12 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoModel
 
 import cprd_pipeline.models.scene_student  # noqa: F401  registers the demo's student with AutoModel
 from cprd_pipeline.errors import ModelError
 from cprd_pipeline.models.loading import model_fingerprint, read_config, resolve_model, without_bars
+from cprd_pipeline.models.preprocessing import load_image_processor, load_tokenizer
 
 ADAPTER_VERSION = 1
 """Raised whenever the same weights would give other embeddings through this file; part of the fingerprint."""
@@ -27,8 +28,6 @@ ADAPTER_VERSION = 1
 # Padded only to the longest of a batch, a caption's vector would depend on its company.
 _PADDED_TO_MAXIMUM = frozenset({"siglip", "siglip2"})
 _PARTS = ("get_image_features", "get_text_features", "logit_scale")
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
-_IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 # Tokenizers that know no limit report 10^30.
 _NO_LIMIT = 1_000_000
 
@@ -166,35 +165,6 @@ def _load_model(folder: Path) -> Any:
             do="download the model again, or name the folder of a dual encoder",
         )
     return model
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder.
-
-    Raises:
-        ModelError: There is none, or it cannot be loaded.
-    """
-    # Some tokenizer classes are content without their files and know no word then.
-    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
-        raise ModelError(f"{folder}: no tokenizer in it", expected=f"one of {', '.join(_TOKENIZER_FILES)}")
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded ({str(error).strip().splitlines()[0]})") from error
-
-
-def load_image_processor(folder: Path) -> Any:
-    """The image processor of a model folder, of Pillow's kind.
-
-    Raises:
-        ModelError: There is none, or it cannot be loaded.
-    """
-    if not any((folder / file).is_file() for file in _IMAGE_PROCESSOR_FILES):
-        raise ModelError(f"{folder}: no image processor in it", expected=f"one of {', '.join(_IMAGE_PROCESSOR_FILES)}")
-    try:
-        return AutoImageProcessor.from_pretrained(folder, backend="pil")
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: its image processor cannot be loaded ({str(error).strip().splitlines()[0]})") from error
 
 
 def _check_image_processor(image_processor: Any) -> None:

@@ -6,8 +6,9 @@ import torch
 from transformers import VisionTextDualEncoderModel
 
 from cprd_pipeline.errors import ModelError
-from cprd_pipeline.models.dual_encoder import DualEncoder, load_image_processor, load_tokenizer
+from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.models.loading import model_fingerprint, resolve_model, without_bars
+from cprd_pipeline.models.preprocessing import load_image_processor, load_tokenizer
 from cprd_pipeline.models.scene_student import build_scene_student
 
 SCENES = "scenes"

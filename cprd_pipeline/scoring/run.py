@@ -128,7 +128,7 @@ def _report(work: _Run, plan: Plan, facts: dict[str, Any]) -> StageReport:
     table = [
         ("requested pairs", f"{plan.requested:,}"),
         ("named twice", f"{plan.duplicate:,}"),
-        ("already in the store", f"{plan.stored:,}"),
+        ("already in the store", f"{plan.stored:,} (saved)"),
         ("scored", f"{scored:,}{speed}"),
     ]
     if facts and facts["cut_captions"]["count"]:

@@ -272,7 +272,7 @@ def test_the_report_tells_what_a_user_asks(place: Path) -> None:
     long = {text for text in oracle.corpus.texts if len(text.split()) > 6}
     assert report.results["cut_captions"]["count"] == len(long) > 0
     assert oracle.corpus.texts[oracle.corpus.captions.row_of[report.results["cut_captions"]["first"][0]]] in long
-    assert dict(report.table)["already in the store"] == "0"
+    assert dict(report.table)["already in the store"] == "0 (saved)"
     assert json.loads((place / "score.json").read_text())["results"] == report.results
 
 

@@ -1,0 +1,40 @@
+"""Tokenizer and image processor of a model folder, of one kind on every machine."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoImageProcessor, AutoTokenizer
+
+from cprd_pipeline.errors import ModelError
+
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+_IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder.
+
+    Raises:
+        ModelError: There is none, or it cannot be loaded.
+    """
+    # Some tokenizer classes are content without their files and know no word then.
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        raise ModelError(f"{folder}: no tokenizer in it", expected=f"one of {', '.join(_TOKENIZER_FILES)}")
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: its tokenizer cannot be loaded ({str(error).strip().splitlines()[0]})") from error
+
+
+def load_image_processor(folder: Path) -> Any:
+    """The image processor of a model folder, of Pillow's kind.
+
+    Raises:
+        ModelError: There is none, or it cannot be loaded.
+    """
+    if not any((folder / file).is_file() for file in _IMAGE_PROCESSOR_FILES):
+        raise ModelError(f"{folder}: no image processor in it", expected=f"one of {', '.join(_IMAGE_PROCESSOR_FILES)}")
+    try:
+        return AutoImageProcessor.from_pretrained(folder, backend="pil")
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: its image processor cannot be loaded ({str(error).strip().splitlines()[0]})") from error
