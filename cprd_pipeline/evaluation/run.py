@@ -16,6 +16,7 @@ from cprd_pipeline.evaluation.settings import TEACHER, EvaluateSettings
 from cprd_pipeline.evaluation.students import answer, embed_student, student_fingerprints
 from cprd_pipeline.evaluation.summary import results_rows, summarise
 from cprd_pipeline.evaluation.teacher import check_mined_by, list_similarities, rerank_questions
+from cprd_pipeline.models.device import choose_device, choose_dtype
 from cprd_pipeline.store.atomic import write_bytes
 from cprd_pipeline.store.folder import InputFolder, OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
@@ -140,4 +141,7 @@ def _report(
         results[asked.direction] = {"queries": len(asked.asked), "items": len(asked.item_rows), "without_positive": silent}
         left_out = f" ({silent:,} without a positive left out)" if silent else ""
         table.append((f"{asked.direction} queries", f"{len(asked.asked):,} among {len(asked.item_rows):,} items{left_out}"))
+    device = choose_device(settings.device)
+    results |= {"device": str(device), "dtype": str(choose_dtype(settings.dtype, device)).removeprefix("torch.")}
+    table.append(("computed on", f"{results['device']}, {results['dtype']}"))
     return StageReport("evaluate", settings.as_json(), results, table, watch.seconds)

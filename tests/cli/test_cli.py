@@ -1,6 +1,7 @@
 """The command line: light at the door, one line for the user's errors, results on stdout."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +97,20 @@ def test_json_is_the_whole_report(tmp_path: Path) -> None:
     assert report["stage"] == "prepare"
     assert report["settings"]["scenes"]["seed"] == 5
     assert report["machine"]["cprd-pipeline"] == __version__
+
+
+def test_ctrl_c_keeps_the_state_and_says_so(tmp_path: Path) -> None:
+    """SIGINT in the middle of a stage: one line, exit code 130; the same command then ends well."""
+    root = Path(__file__).parents[2]
+    small = ["prepare", "--config", str(root / "stages/smoke/prepare.yaml"), "--set"]
+    command = [*CLI, *small, "scenes.splits={train: {images: 60000}}"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    first = process.stderr.read(1)  # the bar has begun, so the stage is at work
+    process.send_signal(signal.SIGINT)
+    output, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, first + rest
+    assert output == ""
+    assert "interrupted: finished parts are kept, the same command goes on" in rest
+    assert "Traceback" not in rest
+    assert run(*small, "scenes.splits={train: {images: 60}}", cwd=tmp_path).returncode == 0
