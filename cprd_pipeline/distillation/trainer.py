@@ -86,7 +86,7 @@ class Trainer:
                 self._train(range(done, until), pixels, bar)
                 done = until
                 self._checkpoints.save(done, self._state())
-        final: nn.Module = self._average or self.student.model
+        final: nn.Module = self.student.model if self._average is None else self._average
         return final.eval()
 
     def _train(self, steps: range, pixels: PixelSource, bar: Bar) -> None:
@@ -147,11 +147,14 @@ class Trainer:
         # The average forgets the random start quickly: its memory grows with the number of steps.
         memory = min(self.settings.ema, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self._average.parameters()), list(self.student.model.parameters()), 1 - memory)
+        # Running statistics of a tower's batch norms are averages already.
+        for kept, now in zip(self._average.buffers(), self.student.model.buffers(), strict=True):
+            kept.copy_(now)
 
     def _state(self) -> dict[str, Any]:
         return {
             "model": self.student.model.state_dict(),
-            "average": self._average.state_dict() if self._average else {},
+            "average": {} if self._average is None else self._average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "log": self.log,
         }
