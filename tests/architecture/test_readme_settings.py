@@ -29,6 +29,7 @@ MODELS = {
     "base_student": DistillSettings,
     "mine": MineSettings,
     "score_teacher": ScoreSettings,
+    "score_teacher_test": ScoreSettings,
     "distill": DistillSettings,
 }
 
@@ -49,7 +50,9 @@ def test_the_coco_settings_are_valid(stage: str) -> None:
 
 def test_the_coco_settings_name_the_same_models_throughout() -> None:
     """BLIP teaches, CLIP learns, and the miner is the student trained before."""
-    assert ScoreSettings.model_validate(shown("score_teacher")).teacher.model == "Salesforce/blip-itm-base-coco"
+    teachers = {ScoreSettings.model_validate(shown(stage)).teacher for stage in ("score_teacher", "score_teacher_test")}
+    assert {teacher.model for teacher in teachers} == {"Salesforce/blip-itm-base-coco"}
+    assert len(teachers) == 1  # one fingerprint: a pair of both splits is scored once
     assert {shown(stage)["student"] for stage in ("base_student", "distill")} == {"openai/clip-vit-base-patch32"}
     assert shown("mine")["encoder"] == shown("base_student")["output"]
 
