@@ -97,8 +97,8 @@ def model_of(path: Path) -> type[Settings]:
 
 @pytest.mark.parametrize("path", stage_files(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_stage_files_are_valid(path: Path) -> None:
-    """Each loads with its own model."""
-    load_settings(model_of(path), path)
+    """Each loads with its own model, and says where its report goes."""
+    assert load_settings(model_of(path), path).as_json()["report"].startswith("data/reports/")
 
 
 def knobs(model: Any, prefix: str = "") -> set[str]:

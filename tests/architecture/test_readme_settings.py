@@ -44,8 +44,8 @@ def shown(stage: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stage", MODELS)
 def test_the_coco_settings_are_valid(stage: str) -> None:
-    """Every file can be copied as it stands."""
-    MODELS[stage].model_validate(shown(stage))
+    """Every file can be copied as it stands, and writes where the next one reads."""
+    assert MODELS[stage].model_validate(shown(stage)).as_json()["output"].startswith("data/")
 
 
 def test_the_coco_settings_name_the_same_models_throughout() -> None:
