@@ -78,6 +78,6 @@ class World:
 
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
-    # Noise hardly compresses: the lowest level is three times as fast.
+    # Noise hardly compresses: the lowest level will do.
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
