@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cprd_pipeline.errors import StoreError
-from cprd_pipeline.store.atomic import checksum, move_folder, write_bytes, write_file, write_json
+from cprd_pipeline.store.atomic import checksum, move_folder, sync_file, sync_folder, write_bytes, write_file, write_json
 from cprd_pipeline.store.fingerprint import json_digest
 from cprd_pipeline.store.schemas import SCHEMA_VERSION
 
@@ -132,7 +132,9 @@ class OutputWriter:
         self._record(name, rows)
 
     def adopt(self, name: str) -> None:
-        """Add a file that a library wrote into `folder` by itself (a model folder, say)."""
+        """Add a file that a library wrote into `folder` by itself (a model folder, say); libraries do not sync."""
+        sync_file(self.folder / name)
+        sync_folder((self.folder / name).parent)
         self._record(name, None)
 
     def finish(self) -> Manifest:
