@@ -3,15 +3,19 @@
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
 from transformers import BlipForImageTextRetrieval, BlipImageProcessorPil
 
 from cprd_pipeline.errors import ModelError, SettingsError
-from cprd_pipeline.models.loading import read_config, without_bars
+from cprd_pipeline.models.loading import load_whole, read_config
 from cprd_pipeline.models.preprocessing import load_image_processor, load_tokenizer
 
 FirstToken = Literal["cls", "enc"]
 """What stands in token 0: `cls` as transformers leaves it, `enc` as in BLIP's published retrieval evaluation."""
+
+Score = Literal["margin", "match_logit", "match_logit+itc"]
+"""Match minus no-match logit; the match logit; that plus the cosine of the contrastive head, as published."""
+
+_EXPECTED = "BLIP with its matching head, such as Salesforce/blip-itm-base-coco"
 
 # Defaults of BlipTextConfig, which a config.json may leave out.
 _DEFAULT_POSITIONS, _DEFAULT_VOCABULARY = 512, 30_524
@@ -21,10 +25,12 @@ class BlipOptions(NamedTuple):
     """What the settings decide about a BLIP teacher.
 
     Args:
+        score: See `Score`.
         first_token: See `FirstToken`.
         max_text_tokens: Longest caption in tokens; null for the model's own limit.
     """
 
+    score: Score = "margin"
     first_token: FirstToken = "cls"
     max_text_tokens: int | None = None
 
@@ -50,7 +56,8 @@ def load_parts(folder: Path) -> BlipParts:
     Raises:
         ModelError: A part is missing, or does not fit the others.
     """
-    parts = BlipParts(_load_model(folder), load_tokenizer(folder), load_image_processor(folder))
+    model = load_whole(BlipForImageTextRetrieval, folder, _EXPECTED)
+    parts = BlipParts(model, load_tokenizer(folder), load_image_processor(folder))
     _check_fit(folder, parts)
     return parts
 
@@ -59,18 +66,6 @@ def text_shape(folder: Path) -> TextShape:
     """Sizes from config.json, without the weights."""
     text = read_config(folder).get("text_config", {})
     return TextShape(text.get("max_position_embeddings", _DEFAULT_POSITIONS), text.get("vocab_size", _DEFAULT_VOCABULARY))
-
-
-def text_limit(tokenizer: Any, positions: int, wanted: int | None) -> int:
-    """Longest caption in tokens: as wanted, or what tokenizer and position embeddings allow.
-
-    Raises:
-        SettingsError: More is wanted than they allow.
-    """
-    limit = min(int(tokenizer.model_max_length), positions)
-    if wanted is not None and wanted > limit:
-        raise SettingsError(f"teacher.max_text_tokens is {wanted}", expected=f"at most {limit}, this teacher's own limit")
-    return wanted or limit
 
 
 def first_id(tokenizer: Any, vocabulary: int, first_token: FirstToken) -> int | None:
@@ -90,22 +85,6 @@ def first_id(tokenizer: Any, vocabulary: int, first_token: FirstToken) -> int | 
     return vocabulary - 1
 
 
-def _load_model(folder: Path) -> BlipForImageTextRetrieval:
-    try:
-        with without_bars():
-            model, notes = BlipForImageTextRetrieval.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{folder}: cannot be loaded ({_first_line(error)})", expected="a BLIP matching model") from error
-    missing = sorted(notes["missing_keys"])
-    if missing:
-        # transformers would go on with random numbers in their place.
-        raise ModelError(
-            f"{folder}: {len(missing)} weights are missing (first: {missing[0]})",
-            expected="BLIP with its matching head, such as Salesforce/blip-itm-base-coco",
-        )
-    return model
-
-
 def _check_fit(folder: Path, parts: BlipParts) -> None:
     if not parts.model.config.text_config.is_decoder:
         raise ModelError(f"{folder}: is_decoder is false in its text configuration", expected="true: it adds the cross-attention")
@@ -114,7 +93,3 @@ def _check_fit(folder: Path, parts: BlipParts) -> None:
         raise ModelError(
             f"{folder}: its image processor makes pictures of {size['height']} x {size['width']}", expected=f"{wanted} x {wanted}"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

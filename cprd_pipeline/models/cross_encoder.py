@@ -1,7 +1,7 @@
 """What a teacher is: one small class that encodes an image once and scores captions against it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -10,6 +10,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from cprd_pipeline.corpus.images import as_it_is
+
+Group = tuple[Any, Sequence[Any]]
+"""An encoded image with the encoded captions that are to be scored against it, at least one."""
+
 
 class CrossEncoder(ABC):
     """A teacher. Subclass it to bring an own one; `load`, `encode_images`, `encode_texts` and `score` are the whole job.
@@ -17,12 +22,13 @@ class CrossEncoder(ABC):
     A pair's score must not depend on the other pairs of a call: no batch statistics, no sampling, padding masked.
 
     Attributes:
-        roles: `both` when score(image, caption) has one value; `i2t` or `t2i` when it depends on who asks.
+        roles: `both` when score(image, caption) has one value; `each` when it depends on who asks, and each
+            direction is scored (and stored) for itself.
         options: Names of the settings of the group `teacher` that `load` takes as keyword arguments.
         version: Raised by the author whenever the same weights would give other scores; part of the fingerprint.
     """
 
-    roles: ClassVar[Literal["both", "i2t", "t2i"]] = "both"
+    roles: ClassVar[Literal["both", "each"]] = "both"
     options: ClassVar[frozenset[str]] = frozenset()
     version: ClassVar[int] = 1
 
@@ -51,12 +57,20 @@ class CrossEncoder(ABC):
     def max_text_tokens(self) -> int:
         """Longest caption in tokens, special tokens included; longer ones are refused or cut, and counted."""
 
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Any]:
+        """What makes an input of `encode_images` of one decoded RGB picture; by default the picture itself.
+
+        It runs in the decoding processes, ahead of the device: it must be picklable, and should hold no weights.
+        """
+        return as_it_is
+
     @abstractmethod
-    def encode_images(self, images: Sequence[Image.Image]) -> list[Any]:
+    def encode_images(self, images: Sequence[Any]) -> list[Any]:
         """Everything of the teacher that depends on the image alone, one opaque value an image.
 
         Args:
-            images: RGB pictures as the corpus decoder gives them.
+            images: What `preprocess` made of each picture.
         """
 
     @abstractmethod
@@ -65,7 +79,11 @@ class CrossEncoder(ABC):
 
     @abstractmethod
     def text_tokens(self, text: Any) -> int:
-        """Number of tokens of one encoded caption before cutting: what its scoring costs."""
+        """Number of tokens of one encoded caption before cutting."""
+
+    def pair_tokens(self, text: Any) -> int:
+        """Tokens that scoring one pair with this caption computes, for the budget of a call; the caption's own by default."""
+        return min(self.text_tokens(text), self.max_text_tokens)
 
     @abstractmethod
     def score(self, image: Any, texts: Sequence[Any]) -> Float[Tensor, " N"]:
@@ -74,3 +92,21 @@ class CrossEncoder(ABC):
         Returns:
             float32 on the CPU, higher is better, no sigmoid.
         """
+
+    def score_groups(self, groups: Sequence[Group]) -> Float[Tensor, " N"]:
+        """Scores of several images, each with captions of its own, one group after the other.
+
+        Override it where one pass over several images is faster than one each, as when images have few captions.
+
+        Returns:
+            As `score`; N captions of all groups.
+        """
+        return torch.cat([self.score(image, texts) for image, texts in groups])
+
+    def facing(self, direction: Literal["i2t", "t2i"]) -> "CrossEncoder":
+        """The teacher for one direction; only called, and only to be overridden, where `roles` is `each`.
+
+        Args:
+            direction: `i2t` when images ask for captions, `t2i` when captions ask for images.
+        """
+        return self

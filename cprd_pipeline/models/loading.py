@@ -20,7 +20,7 @@ from cprd_pipeline.store.fingerprint import DIGEST_BYTES, json_digest
 from cprd_pipeline.store.schemas import SCHEMA_VERSION
 
 # What a hub snapshot is fetched for: configuration, tokenizer, processor, and weights that load without pickle first.
-_HUB_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
+_HUB_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 # Keys that say where a configuration came from or how it was stored, not what it computes.
 _INERT_KEYS = frozenset(
     {
@@ -103,6 +103,30 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or "model_type" not in config:
         raise ModelError(f"{folder / 'config.json'}: no model_type in it", expected="the configuration of a transformers model")
     return config
+
+
+def load_whole(model_class: Any, folder: Path, expected: str, **options: Any) -> Any:
+    """A model from its folder by `from_pretrained`, in float32 and with every weight of its class.
+
+    Args:
+        model_class: Of transformers.
+        folder: The folder.
+        expected: What the folder should hold, for the message.
+        **options: For `from_pretrained`.
+
+    Raises:
+        ModelError: It cannot be loaded, or weights are missing.
+    """
+    try:
+        with without_bars():
+            model, notes = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"{folder}: cannot be loaded ({reason})", expected=expected) from error
+    if missing := sorted(notes["missing_keys"]):
+        # transformers would go on with random numbers in their place.
+        raise ModelError(f"{folder}: {len(missing)} weights are missing (first: {missing[0]})", expected=expected)
+    return model
 
 
 def tensors_digest(folder: Path) -> str:

@@ -1,8 +1,13 @@
 """Tokenizer and image processor of a model folder, of one kind on every machine."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from cprd_pipeline.errors import ModelError
@@ -38,3 +43,19 @@ def load_image_processor(folder: Path) -> Any:
         return AutoImageProcessor.from_pretrained(folder, backend="pil")
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: its image processor cannot be loaded ({str(error).strip().splitlines()[0]})") from error
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Makes pixel values of a picture; pickles, so that decoding processes can do it.
+
+    Args:
+        image_processor: Of transformers, of Pillow's kind.
+    """
+
+    image_processor: Any
+
+    def __call__(self, picture: Image.Image) -> Float[Tensor, "3 Y X"]:
+        """Preprocessed picture, float32 on the CPU."""
+        values = self.image_processor(images=[picture], return_tensors="np")["pixel_values"][0]
+        return torch.as_tensor(values)

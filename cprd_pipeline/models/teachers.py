@@ -8,13 +8,26 @@ import torch
 
 from cprd_pipeline.errors import ModelError, SettingsError
 from cprd_pipeline.models.blip import BlipTeacher
+from cprd_pipeline.models.blip2 import Blip2Teacher
+from cprd_pipeline.models.bridgetower import BridgeTowerTeacher
 from cprd_pipeline.models.cross_encoder import CrossEncoder
 from cprd_pipeline.models.device import choose_dtype
+from cprd_pipeline.models.flava import FlavaTeacher
 from cprd_pipeline.models.loading import model_fingerprint, read_config, resolve_model
+from cprd_pipeline.models.reranker import RerankerTeacher
+from cprd_pipeline.models.reranker_folder import is_reranker
 from cprd_pipeline.models.scene_teacher import SceneTeacher
 from cprd_pipeline.models.teacher_choice import TeacherChoice
+from cprd_pipeline.models.vilt import ViltTeacher
 
-FAMILIES: dict[str, type[CrossEncoder]] = {"blip": BlipTeacher, "scene_cross_encoder": SceneTeacher}
+FAMILIES: dict[str, type[CrossEncoder]] = {
+    "blip": BlipTeacher,
+    "blip-2": Blip2Teacher,
+    "bridgetower": BridgeTowerTeacher,
+    "flava": FlavaTeacher,
+    "vilt": ViltTeacher,
+    "scene_cross_encoder": SceneTeacher,
+}
 """Adapter of each `model_type` of a config.json."""
 
 # Settings that only some adapters know; the others are for all.
@@ -75,6 +88,8 @@ def _options(choice: TeacherChoice, adapter: type[CrossEncoder]) -> dict[str, An
 
 
 def _family_adapter(folder: Path) -> type[CrossEncoder]:
+    if is_reranker(folder):
+        return RerankerTeacher
     family = read_config(folder)["model_type"]
     if family not in FAMILIES:
         raise ModelError(

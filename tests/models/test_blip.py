@@ -12,7 +12,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import BlipConfig, BlipForImageTextRetrieval, BlipImageProcessorPil
 
 from cprd_pipeline.errors import ModelError, SettingsError
-from cprd_pipeline.models.blip import BlipTeacher
+from cprd_pipeline.models.blip import BlipImage, BlipTeacher
 from cprd_pipeline.models.blip_folder import BlipOptions
 from cprd_pipeline.models.cross_encoder import CrossEncoder
 from tests.pipeline.tiny_models import word_tokenizer
@@ -75,6 +75,11 @@ def teacher(seed: int = 0, dtype: torch.dtype = torch.float32, **options: object
     return BlipTeacher(random_model(seed), word_tokenizer(WORDS, 24), processor(), CPU, dtype, BlipOptions(**options))
 
 
+def seen(model: BlipTeacher, images: list[Image.Image]) -> list[BlipImage]:
+    """Pictures as the scorer loop gives them to the teacher."""
+    return model.encode_images([model.preprocess(image) for image in images])
+
+
 def pictures(count: int, seed: int = 0) -> list[Image.Image]:
     """Noise of 40 x 36 pixels."""
     pixels = np.random.default_rng(seed).integers(0, 256, (count, 40, 36, 3), dtype=np.uint8)
@@ -99,9 +104,9 @@ def plain_logits(
 def test_logits_equal_the_plain_call(seed: int, dtype: torch.dtype) -> None:
     """Both logits of every pair within 5e-6 (float32) and 1e-12 (float64), the captions in the same order of score."""
     packed, plain = teacher(seed, dtype), random_model(seed).to(dtype)
-    for image, encoded in zip(pictures(3), packed.encode_images(pictures(3)), strict=True):
+    for image, encoded in zip(pictures(3), seen(packed, pictures(3)), strict=True):
         expected = plain_logits(plain, image, CAPTIONS)
-        found = packed.logits(encoded, packed.encode_texts(CAPTIONS))
+        found = packed.logits([(encoded, packed.encode_texts(CAPTIONS))])
         assert found.dtype == dtype
         torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE[dtype])
         margin = expected[:, 1] - expected[:, 0]
@@ -113,7 +118,7 @@ def test_a_single_layer_works() -> None:
     """The first layer may be the last one."""
     model = BlipTeacher(random_model(3, layers=1), word_tokenizer(WORDS, 24), processor(), CPU, torch.float64)
     image = pictures(1)[0]
-    found = model.logits(model.encode_images([image])[0], model.encode_texts(CAPTIONS))
+    found = model.logits([(seen(model, [image])[0], model.encode_texts(CAPTIONS))])
     torch.testing.assert_close(found, plain_logits(random_model(3, layers=1).double(), image, CAPTIONS), rtol=0, atol=1e-12)
 
 
@@ -121,7 +126,7 @@ def test_what_must_differ_differs() -> None:
     """A mirrored picture, another picture, and padding without a mask give other scores: the comparison can fail."""
     packed, plain = teacher(0, torch.float64), random_model(0).double()
     image = pictures(1)[0]
-    found = packed.logits(packed.encode_images([image])[0], packed.encode_texts(CAPTIONS))
+    found = packed.logits([(seen(packed, [image])[0], packed.encode_texts(CAPTIONS))])
     others = {
         "mirrored": plain_logits(plain, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), CAPTIONS),
         "another picture": plain_logits(plain, pictures(1, seed=9)[0], CAPTIONS),
@@ -133,7 +138,7 @@ def test_what_must_differ_differs() -> None:
 
 
 FLOAT32 = teacher()
-IMAGES = FLOAT32.encode_images(pictures(4))
+IMAGES = seen(FLOAT32, pictures(4))
 
 
 @given(
@@ -149,17 +154,62 @@ def test_a_score_does_not_depend_on_company(captions: list[str], image: int) -> 
     torch.testing.assert_close(together, turned, rtol=0, atol=5e-6)
 
 
+@given(
+    st.lists(
+        st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".join), min_size=1, max_size=4),
+        min_size=1,
+        max_size=4,
+    )
+)
+@settings(max_examples=40, deadline=None)
+def test_several_images_in_one_call_score_as_one_by_one(captions: list[list[str]]) -> None:
+    """Each image meets its own captions only, within 5e-6."""
+    groups = [(image, FLOAT32.encode_texts(texts)) for image, texts in zip(IMAGES, captions, strict=False)]
+    together = FLOAT32.score_groups(groups)
+    torch.testing.assert_close(together, torch.cat([FLOAT32.score(*group) for group in groups]), rtol=0, atol=5e-6)
+
+
+def test_several_images_equal_the_plain_call() -> None:
+    """Two images with other captions each, in float64 within 1e-12; the images swapped differ."""
+    packed, plain = teacher(0, torch.float64), random_model(0).double()
+    images, captions = pictures(2), [CAPTIONS[:3], CAPTIONS[2:]]
+    encoded = [packed.encode_texts(texts) for texts in captions]
+    expected = torch.cat([plain_logits(plain, image, texts) for image, texts in zip(images, captions, strict=True)])
+    found = packed.logits(list(zip(seen(packed, images), encoded, strict=True)))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    swapped = packed.logits(list(zip(seen(packed, images[::-1]), encoded, strict=True)))
+    assert (swapped - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("first_token", ["cls", "enc"])
+def test_the_published_score_adds_the_contrastive_cosine(first_token: str) -> None:
+    """Match logit plus what the plain call says without its matching head, which reads [CLS] whatever the matching head reads."""
+    packed, plain = teacher(0, torch.float64, score="match_logit+itc", first_token=first_token), random_model(0).double()
+    logit_alone = teacher(0, torch.float64, score="match_logit", first_token=first_token)
+    image = pictures(1)[0]
+    tokens = word_tokenizer(WORDS, 24)(CAPTIONS, padding=True, return_tensors="pt")
+    pixels = processor()(images=[image], return_tensors="pt")["pixel_values"].double()
+    with torch.inference_mode():
+        cosines = plain(tokens["input_ids"], pixels, attention_mask=tokens["attention_mask"], use_itm_head=False).itm_score[0]
+    group = (seen(packed, [image])[0], packed.encode_texts(CAPTIONS))
+    expected = packed.logits([group])[:, 1] + cosines
+    assert cosines.std() > 1e-3
+    torch.testing.assert_close(packed.score(*group), expected.float(), rtol=0, atol=1e-6)
+    alone = logit_alone.score(seen(logit_alone, [image])[0], logit_alone.encode_texts(CAPTIONS))
+    torch.testing.assert_close(alone, packed.logits([group])[:, 1].float(), rtol=0, atol=1e-6)
+
+
 def test_an_image_does_not_depend_on_its_batch() -> None:
     """Encoded alone or with others: the same keys and values, within 1e-12 in float64."""
     model = teacher(0, torch.float64)
-    together, alone = model.encode_images(pictures(4))[2], model.encode_images(pictures(4)[2:3])[0]
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
+    together, alone = seen(model, pictures(4))[2], seen(model, pictures(4)[2:3])[0]
+    torch.testing.assert_close(together.keys_values, alone.keys_values, rtol=0, atol=1e-12)
 
 
 def test_the_score_is_the_margin_in_float32() -> None:
     """Match minus no-match, one value a caption, no gradient, no softmax."""
     texts = FLOAT32.encode_texts(CAPTIONS)
-    logits, scores = FLOAT32.logits(IMAGES[0], texts), FLOAT32.score(IMAGES[0], texts)
+    logits, scores = FLOAT32.logits([(IMAGES[0], texts)]), FLOAT32.score(IMAGES[0], texts)
     assert isinstance(FLOAT32, CrossEncoder)
     assert scores.dtype == torch.float32
     assert scores.shape == (len(CAPTIONS),)
@@ -170,7 +220,7 @@ def test_the_score_is_the_margin_in_float32() -> None:
 def test_bfloat16_keeps_head_and_score_in_float32() -> None:
     """Scores are no bfloat16 values, and near those of float32."""
     model = teacher(0, torch.bfloat16)
-    scores = model.score(model.encode_images(pictures(1))[0], model.encode_texts(CAPTIONS))
+    scores = model.score(seen(model, pictures(1))[0], model.encode_texts(CAPTIONS))
     exact = FLOAT32.score(IMAGES[0], FLOAT32.encode_texts(CAPTIONS))
     assert not torch.equal(scores, scores.bfloat16().float())
     assert (scores - exact).abs().max() < 0.1
@@ -190,14 +240,14 @@ def test_long_captions_are_cut_by_the_tokenizer_and_keep_their_count() -> None:
     """Only the ids are cut, the separator stays last, and the count of before is known."""
     model = teacher(0, torch.float64, max_text_tokens=6)
     short, long = model.encode_texts(["a dog", "a man beside a red tree beside a small red house"])
-    assert (short.tokens, len(short.ids)) == (4, 4)
-    assert (long.tokens, len(long.ids)) == (13, 6)
-    assert long.ids[-1] == 2
+    assert (short.caption.tokens, len(short.caption.ids)) == (4, 4)
+    assert (long.caption.tokens, len(long.caption.ids)) == (13, 6)
+    assert long.caption.ids[-1] == 2
     assert model.text_tokens(long) > model.max_text_tokens >= model.text_tokens(short)
     image = pictures(1)[0]
     tokens = word_tokenizer(WORDS, 24)(["a man beside a"], return_tensors="pt")
-    assert torch.equal(tokens["input_ids"][0], long.ids)
-    found = model.logits(model.encode_images([image])[0], [long])
+    assert torch.equal(tokens["input_ids"][0], long.caption.ids)
+    found = model.logits([(seen(model, [image])[0], [long])])
     torch.testing.assert_close(found, plain_logits(random_model(0).double(), image, ["a man beside a"]), rtol=0, atol=1e-12)
 
 
@@ -216,7 +266,7 @@ def test_enc_in_token_0_equals_the_plain_call_with_that_id() -> None:
     pixels = processor()(images=[image], return_tensors="pt")["pixel_values"].double()
     with torch.inference_mode():
         expected = plain(tokens["input_ids"], pixels, attention_mask=tokens["attention_mask"]).itm_score
-    found = model.logits(model.encode_images([image])[0], model.encode_texts(CAPTIONS))
+    found = model.logits([(seen(model, [image])[0], model.encode_texts(CAPTIONS))])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     assert (found - plain_logits(plain, image, CAPTIONS)).abs().max() > 1e-3
 
@@ -225,11 +275,11 @@ def test_enc_by_its_name_and_not_at_all() -> None:
     """A tokenizer that knows [ENC] decides; a vocabulary without room for it is an error."""
     named = word_tokenizer([*WORDS, "extra"], 24)
     named.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
-    model = BlipTeacher(random_model(0), named, processor(), CPU, torch.float32, BlipOptions("enc"))
-    assert model.encode_texts(["a dog"])[0].ids[0] == named.convert_tokens_to_ids("[ENC]")
+    model = BlipTeacher(random_model(0), named, processor(), CPU, torch.float32, BlipOptions(first_token="enc"))
+    assert model.encode_texts(["a dog"])[0].caption.ids[0] == named.convert_tokens_to_ids("[ENC]")
     full = word_tokenizer([*WORDS, "extra"], 24)
     with pytest.raises(SettingsError, match=r"this teacher has no \[ENC\]; set it to cls"):
-        BlipTeacher(random_model(0), full, processor(), CPU, torch.float32, BlipOptions("enc"))
+        BlipTeacher(random_model(0), full, processor(), CPU, torch.float32, BlipOptions(first_token="enc"))
 
 
 def save(folder: Path, model: torch.nn.Module, **parts: object) -> Path:
@@ -243,7 +293,7 @@ def save(folder: Path, model: torch.nn.Module, **parts: object) -> Path:
 def test_a_saved_folder_loads_and_scores_alike(tmp_path: Path) -> None:
     """What transformers saved gives the same bits."""
     loaded = BlipTeacher.load(save(tmp_path, random_model(0)), CPU, torch.float32)
-    scores = loaded.score(loaded.encode_images(pictures(4))[1], loaded.encode_texts(CAPTIONS))
+    scores = loaded.score(seen(loaded, pictures(4))[1], loaded.encode_texts(CAPTIONS))
     assert torch.equal(scores, FLOAT32.score(IMAGES[1], FLOAT32.encode_texts(CAPTIONS)))
 
 
