@@ -41,6 +41,12 @@ class Bar:
         self._progress.update(self._task, advance=count, note=note)
 
 
+def announce(text: str) -> None:
+    """A line on stderr about what is going to happen."""
+    # Text: square brackets are no markup.
+    Console(stderr=True, soft_wrap=True).print(Text(text))
+
+
 @contextmanager
 def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
     """Show a bar on stderr while the block runs.

@@ -1,11 +1,12 @@
 """The one image decoder, and the reader that checks and decodes a corpus' pictures, ahead of its caller if wished."""
 
 import io
+import pickle
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -107,6 +108,11 @@ def read_inside(root: Path, path: str) -> bytes:
     raise CorpusError(found, do="bring the file back, or prepare the corpus again")
 
 
+def as_it_is(picture: Image.Image) -> Any:
+    """The picture itself."""
+    return picture
+
+
 class _Picture(NamedTuple):
     """What a worker needs to decode one picture of a corpus."""
 
@@ -123,12 +129,15 @@ class ImageReader:
     Args:
         corpus: The corpus.
         workers: Decoding processes; 0 decodes in this one.
+        prepare: What `prepared` makes of a decoded picture, in the decoding process; must pickle when there are workers.
     """
 
-    def __init__(self, corpus: Corpus, workers: int = 0) -> None:
+    def __init__(self, corpus: Corpus, workers: int = 0, prepare: Callable[[Image.Image], Any] = as_it_is) -> None:
         self._corpus = corpus
         self._root = corpus.image_root
-        self._workers = Workers(workers)
+        self._prepare = prepare
+        # A function has its module itself, an object by its class.
+        self._workers = Workers(workers, getattr(prepare, "__module__", __name__))
 
     def __enter__(self) -> "ImageReader":
         self._workers.__enter__()
@@ -155,10 +164,33 @@ class ImageReader:
         pictures = self._workers.map(_read_picture, (self._picture(int(row)) for row in rows))
         yield from zip((int(row) for row in rows), pictures, strict=True)
 
+    def prepared(self, rows: Sequence[int] | Rows) -> Iterator[Any]:
+        """What `prepare` makes of each picture, in the order given; with workers some are made ahead.
+
+        Raises:
+            CorpusError: As `read`.
+            MachineError: A worker died.
+        """
+        tasks = ((self._picture(int(row)), self._prepare) for row in rows)
+        if self._workers.count:
+            yield from map(pickle.loads, self._workers.map(_prepare_and_pack, tasks))
+        else:
+            yield from map(_prepare, tasks)
+
     def _picture(self, row: int) -> _Picture:
         corpus = self._corpus
         path, content = corpus.image_paths[row].as_py(), corpus.image_bytes[row].as_py()
         return _Picture(corpus.images.ids[row], corpus.images.digests[row].tobytes(), self._root, path, content)
+
+
+def _prepare(task: tuple[_Picture, Callable[[Image.Image], Any]]) -> Any:
+    picture, prepare = task
+    return prepare(_read_picture(picture))
+
+
+def _prepare_and_pack(task: tuple[_Picture, Callable[[Image.Image], Any]]) -> bytes:
+    # Pickled here: left to the pool, a tensor would travel as a shared file that dies with its worker.
+    return pickle.dumps(_prepare(task), protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _read_picture(picture: _Picture) -> Image.Image:

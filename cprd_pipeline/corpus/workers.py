@@ -25,17 +25,20 @@ class Workers:
 
     Args:
         count: Processes; 0 runs everything in the caller's own.
+        preload: Module that all workers need: imported once, before they are forked off, its memory shared.
     """
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, count: int, preload: str = __name__) -> None:
+        self.count = count
+        self._preload = preload
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Workers":
-        if self._count:
+        if self.count:
             # fork would copy the locks of FAISS's and torch's threads, and hang.
             context = multiprocessing.get_context("forkserver")
-            self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=_begin_worker)
+            context.set_forkserver_preload([self._preload])
+            self._pool = ProcessPoolExecutor(self.count, mp_context=context, initializer=_begin_worker)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -59,7 +62,7 @@ class Workers:
         try:
             for task in tasks:
                 waiting.append(self._pool.submit(function, task))
-                if len(waiting) >= _WINDOW_PER_WORKER * self._count:
+                if len(waiting) >= _WINDOW_PER_WORKER * self.count:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -36,6 +36,37 @@ class KnownPairs(NamedTuple):
     flagged_BB: npt.NDArray[np.bool_]
 
 
+class PairTable(NamedTuple):
+    """Scored pairs of contents.
+
+    Args:
+        codes: Canonical image row * number of captions + canonical caption row, ascending, distinct; int64 [P].
+        scores: Teacher score of each; float32 [P].
+        flagged: Probable false negatives; bool [P].
+    """
+
+    codes: Rows
+    scores: npt.NDArray[np.float32]
+    flagged: npt.NDArray[np.bool_]
+
+
+class BatchKnowledge(NamedTuple):
+    """What the teacher said about a batch, to those who ask.
+
+    Args:
+        i2t: Image by caption.
+        t2i: Caption by image; the same scores, turned, unless they depend on who asks.
+    """
+
+    i2t: KnownPairs
+    t2i: KnownPairs
+
+    @property
+    def flagged(self) -> npt.NDArray[np.bool_]:
+        """Marked as a probable false negative for either side; image by caption, bool [B, B]."""
+        return self.i2t.flagged_BB | self.t2i.flagged_BB.T
+
+
 @dataclass(frozen=True)
 class TeacherKnowledge:
     """All scored pairs of some rankings, found by image and caption.
@@ -43,9 +74,8 @@ class TeacherKnowledge:
     Equal digests are one content: rows are mapped to the first row with the same digest.
 
     Args:
-        codes: Canonical image row * number of captions + canonical caption row, ascending, distinct; int64 [P].
-        scores: Teacher score of each; float32 [P].
-        flagged: Probable false negatives; bool [P].
+        i2t: What images that ask are told.
+        t2i: What captions that ask are told: the same table, unless the teacher's scores depend on who asks.
         image_cutoffs: Lowest valid score of each image row as a query; float32 [I], infinite where none is valid.
         caption_cutoffs: The same for caption rows; float32 [C].
         canonical_image: For each image row the first with its digest; int64 [I].
@@ -53,9 +83,8 @@ class TeacherKnowledge:
         teacher: Fingerprint of the teacher.
     """
 
-    codes: Rows
-    scores: npt.NDArray[np.float32]
-    flagged: npt.NDArray[np.bool_]
+    i2t: PairTable
+    t2i: PairTable
     image_cutoffs: npt.NDArray[np.float32]
     caption_cutoffs: npt.NDArray[np.float32]
     canonical_image: Rows
@@ -76,39 +105,50 @@ class TeacherKnowledge:
         teacher = _one_teacher(folders, corpus)
         images, captions = corpus.images.first_with_digest, corpus.captions.first_with_digest
         cutoffs = {"i2t": np.full(len(images), _NEVER_VALID), "t2i": np.full(len(captions), _NEVER_VALID)}
-        found: list[_Pairs] = []
+        found: dict[str, list[_Pairs]] = {"i2t": [], "t2i": []}
         for folder in folders:
             for name in folder.part_names(""):
                 table = check_schema(folder.table(name), RANKINGS, str(folder.path / name))
                 for direction in ("i2t", "t2i"):
                     rows = table.filter(pc.equal(table["direction"], direction)).combine_chunks()
-                    found.extend(_pairs(rows, direction, corpus, str(folder.path / name)))
+                    found[direction].extend(_pairs(rows, direction, corpus, str(folder.path / name)))
                     _lower_cutoffs(cutoffs[direction], rows, corpus.images if direction == "i2t" else corpus.captions)
-        pairs = _merge(found, images, captions)
-        if not len(pairs.images):
+        tables = [_merge(pairs, images, captions) for pairs in found.values()]
+        if not _asker_matters(folders):
+            tables = [_merge([*found["i2t"], *found["t2i"]], images, captions)] * 2
+        if not all(len(table.codes) for table in tables):
             raise StoreError(f"{folders[0].path}: no scored pair in it", do="check the candidates it was made from")
-        codes = pairs.images * len(captions) + pairs.captions
-        return cls(codes, pairs.scores, pairs.flagged, cutoffs["i2t"], cutoffs["t2i"], images, captions, teacher)
+        return cls(tables[0], tables[1], cutoffs["i2t"], cutoffs["t2i"], images, captions, teacher)
 
-    def among(self, rows: BatchRows) -> KnownPairs:
+    @property
+    def pairs(self) -> int:
+        """Number of scores known."""
+        return len(self.i2t.codes) + (len(self.t2i.codes) if self.t2i is not self.i2t else 0)
+
+    def among(self, rows: BatchRows) -> BatchKnowledge:
         """Look up every pair of a batch.
 
         Cost grows with the scored pairs of the batch's images, not with all pairs nor with the corpus.
         """
+        told = self._look_up(self.i2t, rows)
+        turned = told if self.t2i is self.i2t else self._look_up(self.t2i, rows)
+        return BatchKnowledge(told, KnownPairs(turned.scores_BB.T, turned.flagged_BB.T))
+
+    def _look_up(self, table: PairTable, rows: BatchRows) -> KnownPairs:
         count = len(self.canonical_caption)
         images = self.canonical_image[rows.images]
         columns, column_of = np.unique(self.canonical_caption[rows.captions], return_inverse=True)
-        starts, ends = np.searchsorted(self.codes, [images * count, (images + 1) * count])
+        starts, ends = np.searchsorted(table.codes, [images * count, (images + 1) * count])
         lengths = ends - starts
         flat = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-        captions = self.codes[flat] - np.repeat(images * count, lengths)
+        captions = table.codes[flat] - np.repeat(images * count, lengths)
         place = np.minimum(np.searchsorted(columns, captions), len(columns) - 1)
         hit = columns[place] == captions
         row = np.repeat(np.arange(len(images)), lengths)[hit]
         scores = np.full((len(images), len(columns)), np.nan, dtype=np.float32)
         flagged = np.zeros(scores.shape, dtype=np.bool_)
-        scores[row, place[hit]] = self.scores[flat[hit]]
-        flagged[row, place[hit]] = self.flagged[flat[hit]]
+        scores[row, place[hit]] = table.scores[flat[hit]]
+        flagged[row, place[hit]] = table.flagged[flat[hit]]
         return KnownPairs(scores[:, column_of], flagged[:, column_of])
 
 
@@ -204,15 +244,22 @@ def _lower_cutoffs(cutoffs: npt.NDArray[np.float32], rows: pa.Table, queries: It
     np.minimum.at(cutoffs, _rows(rows["query_id"].combine_chunks(), queries, "rankings"), values)
 
 
-def _merge(found: list[_Pairs], images: Rows, captions: Rows) -> _Pairs:
+def _asker_matters(folders: Sequence[InputFolder]) -> bool:
+    """Whether the teacher's scores depend on who asks; the folders are of one teacher, so they agree."""
+    return folders[0].manifest.settings.get("roles") == "each"
+
+
+def _merge(found: list[_Pairs], images: Rows, captions: Rows) -> PairTable:
     """All pairs on canonical rows, each once, in code order; the lower score and any flag count."""
-    image = images[np.concatenate([pairs.images for pairs in found])]
-    caption = captions[np.concatenate([pairs.captions for pairs in found])]
-    scores = np.concatenate([pairs.scores for pairs in found]).astype(np.float32)
-    flagged = np.concatenate([pairs.flagged for pairs in found])
-    order = np.lexsort((~flagged, scores, caption, image))
-    image, caption, scores, flagged = image[order], caption[order], scores[order], flagged[order]
-    first = np.ones(len(image), dtype=np.bool_)
-    first[1:] = (image[1:] != image[:-1]) | (caption[1:] != caption[:-1])
-    any_flag = np.logical_or.reduceat(flagged, np.flatnonzero(first)) if len(image) else flagged
-    return _Pairs(image[first], caption[first], scores[first], any_flag)
+    nothing = np.empty(0, dtype=np.int64)
+    image = images[np.concatenate([nothing, *(pairs.images for pairs in found)])]
+    caption = captions[np.concatenate([nothing, *(pairs.captions for pairs in found)])]
+    scores = np.concatenate([nothing, *(pairs.scores for pairs in found)]).astype(np.float32)
+    flagged = np.concatenate([nothing, *(pairs.flagged for pairs in found)]).astype(np.bool_)
+    codes = image * len(captions) + caption
+    order = np.lexsort((~flagged, scores, codes))
+    codes, scores, flagged = codes[order], scores[order], flagged[order]
+    first = np.ones(len(codes), dtype=np.bool_)
+    first[1:] = codes[1:] != codes[:-1]
+    any_flag = np.logical_or.reduceat(flagged, np.flatnonzero(first)) if len(codes) else flagged
+    return PairTable(codes[first], scores[first], any_flag)

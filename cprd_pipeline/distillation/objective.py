@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cprd_pipeline.distillation.batches import BatchRows
-from cprd_pipeline.distillation.knowledge import KnownPairs, ListRules, TeacherKnowledge, teacher_lists
+from cprd_pipeline.distillation.knowledge import BatchKnowledge, ListRules, TeacherKnowledge, teacher_lists
 from cprd_pipeline.distillation.losses.cprd import cprd_loss
 from cprd_pipeline.distillation.losses.itc import itc_loss
 from cprd_pipeline.distillation.losses.kl import kl_loss
@@ -58,7 +58,7 @@ class Objective:
             step: Steps done; distillation begins at `distillation_from_step`.
         """
         known = self._knowledge.among(rows) if self._knowledge else None
-        excluded_BB = torch.from_numpy(positive_BB | known.flagged_BB if known else positive_BB).to(scale.device)
+        excluded_BB = torch.from_numpy(positive_BB | known.flagged if known else positive_BB).to(scale.device)
         logits_BB = similarities_BB * scale
         contrastive = (itc_loss(logits_BB, excluded_BB) + itc_loss(logits_BB.T, excluded_BB.T)) / 2
         distillation = torch.zeros_like(contrastive)
@@ -73,13 +73,12 @@ class Objective:
         scale: Tensor,
         rows: BatchRows,
         positive_BB: npt.NDArray[np.bool_],
-        known: KnownPairs,
+        known: BatchKnowledge,
     ) -> Float[Tensor, ""]:
         assert self._knowledge is not None
         rules = self._rules()
-        i2t = teacher_lists(known, positive_BB, self._knowledge.image_cutoffs[rows.images], rules)
-        turned = KnownPairs(known.scores_BB.T, known.flagged_BB.T)
-        t2i = teacher_lists(turned, positive_BB.T, self._knowledge.caption_cutoffs[rows.captions], rules)
+        i2t = teacher_lists(known.i2t, positive_BB, self._knowledge.image_cutoffs[rows.images], rules)
+        t2i = teacher_lists(known.t2i, positive_BB.T, self._knowledge.caption_cutoffs[rows.captions], rules)
         loss = self._one_direction(similarities_BB, scale, i2t) + self._one_direction(similarities_BB.T, scale, t2i)
         return loss / 2
 

@@ -117,7 +117,7 @@ def _report(settings: DistillSettings, trainer: Trainer, knowledge: TeacherKnowl
         "objective": settings.objective,
         "steps": settings.steps,
         "parameters": parameters,
-        "known_pairs": len(knowledge.codes) if knowledge else 0,
+        "known_pairs": knowledge.pairs if knowledge else 0,
         "teacher": knowledge.teacher if knowledge else None,
         "device": str(student.device),
         "dtype": str(student.dtype).removeprefix("torch."),

@@ -1,27 +1,52 @@
 """A teacher that is asked for less at a time when the accelerator's memory runs out."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from cprd_pipeline.errors import MachineError, ModelError
-from cprd_pipeline.models.cross_encoder import CrossEncoder
+from cprd_pipeline.models.cross_encoder import CrossEncoder, Group
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+Scores = npt.NDArray[np.float32]
+
+
+@dataclass
+class _Left:
+    """What is left of one group.
+
+    Args:
+        group: Its place among the groups.
+        rows: Its captions, shorter ones first, so that adapters that pad waste little; int64.
+        lengths: Tokens of each; int64.
+    """
+
+    group: int
+    rows: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+
+    def take(self, count: int) -> "_Left":
+        """Split off the first captions."""
+        taken = _Left(self.group, self.rows[:count], self.lengths[:count])
+        self.rows, self.lengths = self.rows[count:], self.lengths[count:]
+        return taken
+
 
 class BudgetedTeacher:
-    """Scores one image against any number of captions, within a budget of tokens a call.
+    """Scores images against captions, within a budget of tokens a call.
 
     Args:
         teacher: The cross-encoder.
         image_batch: Images encoded together.
-        token_budget: Caption tokens scored together; a longer caption goes alone.
+        token_budget: Tokens scored together, as the teacher counts them, over several images where they have few captions;
+            a longer caption goes alone.
     """
 
     def __init__(self, teacher: CrossEncoder, image_batch: int, token_budget: int) -> None:
@@ -29,7 +54,7 @@ class BudgetedTeacher:
         self.image_batch = image_batch
         self.token_budget = token_budget
 
-    def encode_images(self, images: Sequence[Image.Image]) -> list[Any]:
+    def encode_images(self, images: Sequence[Any]) -> list[Any]:
         """Encoded images, in the order given.
 
         Raises:
@@ -47,30 +72,55 @@ class BudgetedTeacher:
             encoded.extend(done)
         return encoded
 
-    def score(self, image: Any, texts: Sequence[Any]) -> npt.NDArray[np.float32]:
-        """Raw scores of one encoded image with encoded captions, float32 [N].
+    def score(self, groups: Sequence[Group]) -> list[Scores]:
+        """Raw scores, float32 [captions of the group] for each group.
+
+        Args:
+            groups: Encoded images with their encoded captions.
 
         Raises:
             MachineError: A single caption does not fit into the device's memory.
             ModelError: The adapter gave another number of scores than captions.
         """
-        lengths = np.array([self.teacher.text_tokens(text) for text in texts])
-        # Captions of like length together: adapters that pad waste little then.
-        order = np.argsort(lengths, kind="stable")
-        scores = np.empty(len(texts), dtype=np.float32)
-        start = 0
-        while start < len(order):
-            # Ascending lengths: the last caption that the budget takes is the longest of the call.
-            taken = max(1, int(np.searchsorted(np.cumsum(lengths[order[start:]]), self.token_budget, side="right")))
-            rows = order[start : start + taken]
-            done = _unless_out_of_memory(self.teacher.score, image, [texts[row] for row in rows])
+        scores = [np.empty(len(texts), dtype=np.float32) for _, texts in groups]
+        left = deque(self._by_length(number, texts) for number, (_, texts) in enumerate(groups))
+        while left:
+            call = self._next_call(left)
+            asked = [(groups[piece.group][0], [groups[piece.group][1][row] for row in piece.rows]) for piece in call]
+            done = _unless_out_of_memory(self.teacher.score_groups, asked)
             if done is None:
-                self.token_budget = _halved(int(lengths[rows].sum()) if taken > 1 else 1, "one image with one caption")
+                left.extendleft(reversed(call))
+                pairs = sum(len(piece.rows) for piece in call)
+                used = sum(int(piece.lengths.sum()) for piece in call)
+                self.token_budget = _halved(used if pairs > 1 else 1, "one image with one caption")
                 continue
-            _check_count(self.teacher, "score", len(done), len(rows))
-            scores[rows] = done.detach().to("cpu", torch.float32).numpy()
-            start += taken
+            _check_count(self.teacher, "score_groups", len(done), sum(len(piece.rows) for piece in call))
+            values = done.detach().to("cpu", torch.float32).numpy()
+            for piece in call:
+                scores[piece.group][piece.rows], values = values[: len(piece.rows)], values[len(piece.rows) :]
         return scores
+
+    def _by_length(self, number: int, texts: Sequence[Any]) -> _Left:
+        lengths = np.array([self.teacher.pair_tokens(text) for text in texts], dtype=np.int64)
+        order = np.argsort(lengths, kind="stable")
+        return _Left(number, order, lengths[order])
+
+    def _next_call(self, left: deque[_Left]) -> list[_Left]:
+        """Whole groups as far as they fit together; a group that alone exceeds the budget gives its first captions."""
+        call: list[_Left] = []
+        free = self.token_budget
+        while left:
+            first = left[0]
+            fits = int(np.searchsorted(np.cumsum(first.lengths), free, side="right"))
+            if call and fits < len(first.rows):
+                break
+            # Ascending lengths: the last caption that the budget takes is the longest of the call.
+            call.append(first.take(max(1, fits)))
+            if len(first.rows):
+                break
+            left.popleft()
+            free -= int(call[-1].lengths.sum())
+        return call
 
 
 def _unless_out_of_memory(method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:

@@ -1,7 +1,7 @@
 """From candidates and teacher scores to rankings: sorted, with the valid prefix and the false negatives."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from cprd_pipeline.corpus.reader import Rows
 from cprd_pipeline.errors import StoreError
 from cprd_pipeline.scoring.candidates import CandidatesPart, Floats
 from cprd_pipeline.scoring.pairs import Codes, PairSpace
+from cprd_pipeline.scoring.plan import is_among
 from cprd_pipeline.scoring.settings import ScoreSettings, ValidRule
 from cprd_pipeline.store.schemas import RANKINGS
 from cprd_pipeline.store.scores import KnownScores
@@ -89,10 +90,7 @@ class Ranker:
 
     def _scores(self, part: CandidatesPart, codes: Codes) -> Floats:
         known = self._known
-        place = np.searchsorted(known.codes, codes)
-        found = np.zeros(len(codes), dtype=np.bool_)
-        inside = place < len(known.codes)
-        found[inside] = known.codes[place[inside]] == codes[inside]
+        found = is_among(codes, known.codes)
         if not found.all():
             missing = np.unique(codes[~found])
             named = [self._space.name(int(code)) for code in missing[:_NAMED_PAIRS]]
@@ -101,7 +99,7 @@ class Ranker:
                 expected="a score of every candidate and positive",
                 do="run `cprd-pipeline score-teacher` again",
             )
-        scores: Floats = known.scores[place]
+        scores: Floats = known.scores[np.searchsorted(known.codes, codes)]
         return scores
 
 
@@ -157,9 +155,16 @@ def valid_prefix(scores: Floats, flagged: Bools, lengths: Rows, extremes: Extrem
     return n_valid, pa.array(cutoff, pa.float32(), mask=n_valid == 0)
 
 
-def rules_of(settings: ScoreSettings) -> dict[str, Any]:
-    """The settings that shape rankings: those in force, since an unused value changes no byte."""
+def rules_of(settings: ScoreSettings, roles: Literal["both", "each"]) -> dict[str, Any]:
+    """The settings that shape rankings: those in force, since an unused value changes no byte.
+
+    Args:
+        settings: Of the stage.
+        roles: Of the teacher; said where scores depend on who asks, so that readers do not mix the directions.
+    """
     rules: dict[str, Any] = {"valid": settings.valid.in_force(), "false_negatives": settings.false_negatives}
+    if roles == "each":
+        rules["roles"] = roles
     if settings.false_negatives != "keep":
         rules["false_negative_margin"] = settings.false_negative_margin
     return rules

@@ -1,18 +1,18 @@
 """The loop: decode, encode, score, append to the store, part by part."""
 
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from cprd_pipeline.corpus.images import ImageReader
 from cprd_pipeline.corpus.reader import Corpus, Rows
 from cprd_pipeline.errors import ModelError
-from cprd_pipeline.progress import progress_bar
-from cprd_pipeline.scoring.backoff import BudgetedTeacher
+from cprd_pipeline.progress import Bar, progress_bar
+from cprd_pipeline.scoring.backoff import BudgetedTeacher, Scores
 from cprd_pipeline.scoring.pairs import Codes, PairSpace
 from cprd_pipeline.scoring.plan import Plan, image_ends
 from cprd_pipeline.store.scores import ScoreStore
@@ -28,12 +28,36 @@ class Shelf:
     Args:
         store: The score store.
         teacher: Fingerprint of the teacher.
-        direction: Key of the scores: the teacher's `roles`.
+        direction: Key of the scores: `both`, or the direction that they hold for.
     """
 
     store: ScoreStore
     teacher: str
     direction: str
+
+
+@dataclass
+class WorkTimes:
+    """Wall-clock seconds of a run: `teacher` encodes and scores, `data` waits for pictures, `store` writes."""
+
+    teacher: float = 0.0
+    data: float = 0.0
+    store: float = 0.0
+    start: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        """Add the time of the block to a part."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, part, getattr(self, part) + time.perf_counter() - start)
+
+    def share(self, part: str) -> float:
+        """Share of the time since the start that went into a part, 0 to 1."""
+        passed = time.perf_counter() - self.start
+        return float(getattr(self, part) / passed) if passed else 0.0
 
 
 @dataclass
@@ -45,8 +69,10 @@ class Scorer:
         space: Its pairs.
         teacher: The teacher.
         shelf: Where scores go.
-        workers: Processes that decode images; 0 decodes in this one.
+        workers: Processes that decode and preprocess images; 0 does it in this one.
         cut_captions: After a run: contents of the captions that were longer than the teacher's maximum.
+        images_done: Images encoded so far.
+        times: Where the time of the run went.
     """
 
     corpus: Corpus
@@ -55,6 +81,8 @@ class Scorer:
     shelf: Shelf
     workers: int
     cut_captions: set[int] = field(default_factory=set)
+    images_done: int = 0
+    times: WorkTimes = field(default_factory=WorkTimes)
 
     def run(self, plan: Plan, part_pairs: int) -> None:
         """Score everything that is left to do; each part is in the store when the next one begins.
@@ -64,33 +92,42 @@ class Scorer:
             ModelError: A score is not finite.
             MachineError: The device's memory does not hold one pair.
         """
-        images = np.unique(self.space.images_of(plan.todo))
+        self.times = WorkTimes()
         with (
-            ImageReader(self.corpus, self.workers) as reader,
+            ImageReader(self.corpus, self.workers, self.teacher.teacher.preprocess) as reader,
             progress_bar("scoring", plan.stored + len(plan.todo), "pairs", plan.stored) as bar,
         ):
             # One stream over all parts, so that pictures of the next part are decoded while this one is scored.
-            pictures = (picture for _, picture in reader.stream(self.space.images.rows[images]))
-            for part in plan.parts(self.space, part_pairs):
-                scores = []
-                for codes, batch in self._score_part(part, pictures):
-                    bar.advance(len(codes))
-                    scores.append(batch)
-                self._append(part, np.concatenate(scores))
+            inputs = reader.prepared(self.space.images.rows[plan.images])
+            for part in plan.parts(part_pairs):
+                scores = self._score_part(part, inputs, bar)
+                with self.times.measure("store"):
+                    self._append(part, scores)
 
-    def _score_part(self, part: Codes, pictures: Iterator[Image.Image]) -> Iterator[tuple[Codes, npt.NDArray[np.float32]]]:
+    def _score_part(self, part: Codes, inputs: Iterator[Any], bar: Bar) -> Scores:
         """Scores of the part's pairs, image by image in their order."""
-        texts = self._encode_captions(np.unique(self.space.captions_of(part)))
+        with self.times.measure("teacher"):
+            texts = self._encode_captions(np.unique(self.space.captions_of(part)))
         by_image = np.split(part, image_ends(self.space.images_of(part))[:-1])
+        scores: list[Scores] = []
         start = 0
         while start < len(by_image):
             # Batches are cut from the beginning of the part: a resumed run makes the same ones, so the same bits.
             group = by_image[start : start + self.teacher.image_batch]
-            encoded = self.teacher.encode_images([next(pictures) for _ in group])
-            for codes, image in zip(group, encoded, strict=True):
-                captions = [texts[caption] for caption in self.space.captions_of(codes).tolist()]
-                yield codes, self.teacher.score(image, captions)
+            with self.times.measure("data"):
+                batch = [next(inputs) for _ in group]
+            with self.times.measure("teacher"):
+                images = self.teacher.encode_images(batch)
+                captions = [[texts[caption] for caption in self.space.captions_of(codes).tolist()] for codes in group]
+                scores.extend(self.teacher.score(list(zip(images, captions, strict=True))))
             start += len(group)
+            self._show(bar, group)
+        return np.concatenate(scores)
+
+    def _show(self, bar: Bar, group: list[Codes]) -> None:
+        self.images_done += len(group)
+        rate = self.images_done / (time.perf_counter() - self.times.start)
+        bar.advance(sum(map(len, group)), f"{rate:,.1f} images/s, {self.times.share('data'):.0%} waiting for data")
 
     def _encode_captions(self, captions: Rows) -> dict[int, Any]:
         """Encoded captions by content. Only those of one part are held, so memory follows the part size."""
@@ -105,7 +142,7 @@ class Scorer:
                     self.cut_captions.add(caption)
         return encoded
 
-    def _append(self, part: Codes, scores: npt.NDArray[np.float32]) -> None:
+    def _append(self, part: Codes, scores: Scores) -> None:
         bad = np.flatnonzero(~np.isfinite(scores))
         if len(bad):
             raise ModelError(

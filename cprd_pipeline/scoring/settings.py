@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import FiniteFloat
+from pydantic import FiniteFloat, field_validator
 
 from cprd_pipeline.models.teacher_choice import TeacherChoice
+from cprd_pipeline.scoring.shards import EVERYTHING, Shard
 from cprd_pipeline.settings import NonNegativeFloat, NonNegativeInt, PositiveInt, Settings
 
 
@@ -40,13 +41,15 @@ class ScoreSettings(Settings):
         valid: Which candidates are valid hard negatives.
         false_negatives: What becomes of candidates above the query's best positive: `keep`, `mark` or `drop`.
         false_negative_margin: By how much (logits) a candidate must be above it.
+        shard: `i/n`: score only the images of that shard, into the same store, and write no rankings; null for everything.
+        in_loop_epochs: For how many epochs the report says what a teacher inside the training loop would have cost.
         output: Rankings folder.
         report: Where the stage's report goes.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         part_pairs: Pairs scored between two appends to the store: what a killed run loses at most.
         image_batch: Images encoded together.
-        token_budget: Caption tokens scored together.
-        workers: Processes that decode images; 0 decodes in the stage's own.
+        token_budget: Caption tokens scored together, over several images where they have few captions.
+        workers: Processes that decode and preprocess images; 0 does it in the stage's own.
     """
 
     corpus: Path = Path("data/corpus")
@@ -56,6 +59,8 @@ class ScoreSettings(Settings):
     valid: ValidRule = ValidRule()
     false_negatives: Literal["keep", "mark", "drop"] = "keep"
     false_negative_margin: NonNegativeFloat = 0.0
+    shard: str | None = None
+    in_loop_epochs: PositiveInt = 10
     output: Path = Path("data/rankings/1")
     report: Path = Path("data/reports/score_teacher.json")
     device: str = "auto"
@@ -63,3 +68,15 @@ class ScoreSettings(Settings):
     image_batch: PositiveInt = 8
     token_budget: PositiveInt = 1024
     workers: NonNegativeInt = 0
+
+    @field_validator("shard")
+    @classmethod
+    def _check_shard(cls, shard: str | None) -> str | None:
+        if shard is not None:
+            Shard.parse(shard)
+        return shard
+
+    @property
+    def share(self) -> Shard:
+        """Which images are this run's."""
+        return Shard.parse(self.shard) if self.shard else EVERYTHING

@@ -78,9 +78,10 @@ def ranking(query: str, direction: str, candidates: dict[str, float], positives:
     return row | fields
 
 
-def write_rankings(folder: Path, rows: list[dict[str, Any]], corpus: Corpus, teacher: str = "t") -> None:
+def write_rankings(folder: Path, rows: list[dict[str, Any]], corpus: Corpus, teacher: str = "t", roles: str = "both") -> None:
     """Write a rankings folder in one part."""
-    writer = OutputWriter(folder, "rankings", {"split": "train"}, {"corpus": corpus.digest, "teacher": teacher})
+    settings = {"split": "train", **({"roles": roles} if roles == "each" else {})}
+    writer = OutputWriter(folder, "rankings", settings, {"corpus": corpus.digest, "teacher": teacher})
     writer.write_table("i2t-00000.parquet", pa.Table.from_pylist(rows, RANKINGS))
     writer.finish()
 

@@ -28,21 +28,33 @@ def test_every_pair_of_a_batch_is_looked_up_as_a_dictionary_would(tmp_path: Path
                 image, caption = (row["query_id"], item) if row["direction"] == "i2t" else (item, row["query_id"])
                 table[int(image[1:]), int(canonical[int(caption[1:])])] = score
     knowledge = load(tmp_path / "r", corpus)
-    assert len(knowledge.codes) == len(table)
+    assert knowledge.pairs == len(table)
     draws = np.random.default_rng(0)
     for _ in range(20):
         batch = BatchRows(draws.integers(0, 24, 9), draws.integers(0, 48, 9))
         known = knowledge.among(batch)
         expected = [[table.get((i, int(canonical[c])), np.nan) for c in batch.captions] for i in batch.images.tolist()]
-        np.testing.assert_array_equal(known.scores_BB, np.array(expected, dtype=np.float32))
+        np.testing.assert_array_equal(known.i2t.scores_BB, np.array(expected, dtype=np.float32))
+        np.testing.assert_array_equal(known.t2i.scores_BB, known.i2t.scores_BB.T)
 
 
 def test_equal_texts_share_their_knowledge(tmp_path: Path, corpus: Corpus) -> None:
     """A score bought for one caption id holds for every caption with the same text."""
     write_rankings(tmp_path / "r", [ranking("i5", "i2t", {"c1": 1.5}, {"c10": 3.0})], corpus)
     known = load(tmp_path / "r", corpus).among(BatchRows(np.array([5, 5]), np.array([3, 2])))
-    assert known.scores_BB[0, 0] == np.float32(1.5)
-    assert np.isnan(known.scores_BB[0, 1])
+    assert known.i2t.scores_BB[0, 0] == np.float32(1.5)
+    assert np.isnan(known.i2t.scores_BB[0, 1])
+
+
+def test_where_the_asker_matters_each_side_hears_its_own_scores(tmp_path: Path, corpus: Corpus) -> None:
+    """Rankings of such a teacher say so; a pair that only the other direction knows is unknown."""
+    rows = [ranking("i2", "i2t", {"c9": 4.0}, {"c4": 3.0}), ranking("c9", "t2i", {"i2": 7.0, "i3": 1.0}, {"i4": 5.0})]
+    write_rankings(tmp_path / "r", rows, corpus, roles="each")
+    knowledge = load(tmp_path / "r", corpus)
+    known = knowledge.among(BatchRows(np.array([2, 3]), np.array([9, 4])))
+    assert knowledge.pairs == 5
+    np.testing.assert_array_equal(known.i2t.scores_BB, np.array([[4, 3], [np.nan, np.nan]], dtype=np.float32))
+    np.testing.assert_array_equal(known.t2i.scores_BB, np.array([[7, 1], [np.nan, np.nan]], dtype=np.float32))
 
 
 def test_flags_and_cutoffs_reach_the_batch(tmp_path: Path, corpus: Corpus) -> None:
@@ -53,7 +65,7 @@ def test_flags_and_cutoffs_reach_the_batch(tmp_path: Path, corpus: Corpus) -> No
     ]
     write_rankings(tmp_path / "r", rows, corpus)
     knowledge = load(tmp_path / "r", corpus)
-    assert knowledge.among(BatchRows(np.array([2]), np.array([9]))).flagged_BB.tolist() == [[True]]
+    assert knowledge.among(BatchRows(np.array([2]), np.array([9]))).flagged.tolist() == [[True]]
     assert knowledge.image_cutoffs[2] == 2.0
     assert np.isinf(knowledge.image_cutoffs[3])
     assert np.isinf(knowledge.caption_cutoffs[9])

@@ -65,10 +65,14 @@ class StubTeacher(CrossEncoder):
         return torch.tensor([stub_score(image, text, self.weight) for text in texts], dtype=torch.float32)
 
 
-class ImageAsks(StubTeacher):
-    """Its scores hold for one direction only."""
+class AskerMatters(StubTeacher):
+    """Its scores depend on who asks: a caption that asks hears the double."""
 
-    roles = "i2t"
+    roles = "each"
+
+    def facing(self, direction: str) -> "AskerMatters":
+        """The teacher for one direction."""
+        return AskerMatters(self.weight * (2 if direction == "t2i" else 1))
 
 
 def stub_folder(folder: Path, weight: float = 1.0) -> Path:

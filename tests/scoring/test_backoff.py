@@ -43,7 +43,7 @@ def test_scores_are_the_same_for_every_budget_and_every_memory(lengths: list[int
     """In the order of the captions; no call above the budget, but for a single longer caption."""
     texts = [" ".join([f"w{row}"] * length) for row, length in enumerate(lengths)]
     teacher = SmallMemory(memory, 3)
-    scores = BudgetedTeacher(teacher, 2, budget).score(b"image", texts)
+    [scores] = BudgetedTeacher(teacher, 2, budget).score([(b"image", texts)])
     assert scores.dtype == np.float32
     assert scores.tolist() == [np.float32(stub_score(b"image", text)) for text in texts]
     assert max(teacher.calls) <= max(budget, *lengths)
@@ -52,7 +52,7 @@ def test_scores_are_the_same_for_every_budget_and_every_memory(lengths: list[int
 def test_a_full_device_halves_the_budget_for_good() -> None:
     """The next image does not run into it again."""
     budgeted = BudgetedTeacher(SmallMemory(10, 2), 7, 64)
-    budgeted.score(b"image", ["a b c d"] * 16)
+    budgeted.score([(b"image", ["a b c d"] * 16)])
     assert budgeted.token_budget in range(4, 11)
     assert budgeted.encode_images(PICTURES) == [picture.tobytes() for picture in PICTURES]
     assert budgeted.image_batch == 1
@@ -61,7 +61,7 @@ def test_a_full_device_halves_the_budget_for_good() -> None:
 def test_what_never_fits_ends_the_run() -> None:
     """One caption, or one image, that is too much for the device: a message, no endless loop."""
     with pytest.raises(MachineError, match="one image with one caption does not fit"):
-        BudgetedTeacher(SmallMemory(3, 1), 1, 64).score(b"image", ["a b", "a b c d"])
+        BudgetedTeacher(SmallMemory(3, 1), 1, 64).score([(b"image", ["a b", "a b c d"])])
     with pytest.raises(MachineError, match="an image does not fit"):
         BudgetedTeacher(SmallMemory(3, 0), 4, 64).encode_images(PICTURES)
 
@@ -69,8 +69,8 @@ def test_what_never_fits_ends_the_run() -> None:
 def test_an_adapter_that_loses_values_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing score would shift all that follow to the wrong pair."""
     monkeypatch.setattr(StubTeacher, "score", lambda self, image, texts: torch.zeros(len(texts) - 1))
-    with pytest.raises(ModelError, match=r"StubTeacher\.score gave 1 values; expected 2, one for each"):
-        BudgetedTeacher(StubTeacher(1.0), 1, 64).score(b"image", ["a", "b"])
+    with pytest.raises(ModelError, match=r"StubTeacher\.score_groups gave 1 values; expected 2, one for each"):
+        BudgetedTeacher(StubTeacher(1.0), 1, 64).score([(b"image", ["a", "b"])])
     monkeypatch.setattr(StubTeacher, "encode_images", lambda self, images: [])
     with pytest.raises(ModelError, match=r"StubTeacher\.encode_images gave 0 values; expected 3"):
         BudgetedTeacher(StubTeacher(1.0), 3, 64).encode_images(PICTURES)

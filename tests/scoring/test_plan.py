@@ -56,9 +56,9 @@ def test_each_wanted_pair_is_planned_once_unless_it_is_stored(case) -> None:
     images, captions, lists, stored, part_pairs = case
     space = space_of(images, captions)
     parts = [part_of(space, "i2t", lists["i2t"], lists["positives"]), part_of(space, "t2i", lists["t2i"], [])]
-    wanted, requested = wanted_pairs(parts)
+    wanted, requested = wanted_pairs(parts, space)
     known = np.array(sorted(code for code in stored if code < len(space.images) * len(space.captions)), dtype=np.int64)
-    plan = make_plan(wanted, requested, known)
+    plan = make_plan(wanted, requested, known, space)
 
     contents = {(images[i], captions[c]) for entries in lists.values() for i, c in entries}
     kept = {_contents_of(space, images, captions, code) for code in known}
@@ -68,6 +68,8 @@ def test_each_wanted_pair_is_planned_once_unless_it_is_stored(case) -> None:
     assert plan.requested == sum(len(entries) for entries in lists.values())
     assert plan.requested == plan.duplicate + plan.stored + len(plan.todo)
     assert plan.stored == len(contents & kept)
+    assert plan.images.tolist() == np.unique(space.images_of(plan.todo)).tolist()
+    assert plan.ends.tolist() == image_ends(space.images_of(plan.todo)).tolist()
     _check_parts(space, plan, part_pairs)
 
 
@@ -77,7 +79,7 @@ def _contents_of(space, images, captions, code):
 
 
 def _check_parts(space, plan, part_pairs):
-    parts = list(plan.parts(space, part_pairs))
+    parts = list(plan.parts(part_pairs))
     assert np.array_equal(np.concatenate([np.empty(0, np.int64), *parts]), plan.todo)
     owners = [set(space.images_of(part).tolist()) for part in parts]
     assert sum(len(owner) for owner in owners) == len(set().union(set(), *owners))
@@ -93,10 +95,10 @@ def test_a_run_that_goes_on_makes_the_same_parts(case, done: int) -> None:
     """After some whole parts are stored, the rest is cut at the same places."""
     images, captions, lists, _, part_pairs = case
     space = space_of(images, captions)
-    wanted, requested = wanted_pairs([part_of(space, "i2t", lists["i2t"], lists["positives"])])
-    whole = list(make_plan(wanted, requested, np.empty(0, np.int64)).parts(space, part_pairs))
+    wanted, requested = wanted_pairs([part_of(space, "i2t", lists["i2t"], lists["positives"])], space)
+    whole = list(make_plan(wanted, requested, np.empty(0, np.int64), space).parts(part_pairs))
     known = np.concatenate([np.empty(0, np.int64), *whole[:done]])
-    rest = list(make_plan(wanted, requested, known).parts(space, part_pairs))
+    rest = list(make_plan(wanted, requested, known, space).parts(part_pairs))
     assert [part.tolist() for part in rest] == [part.tolist() for part in whole[done:]]
 
 

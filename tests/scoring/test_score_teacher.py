@@ -1,11 +1,6 @@
 """The stage `score-teacher`: what it buys, what it does not buy again, and the rankings it writes."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +19,6 @@ from cprd_pipeline.scoring.settings import ScoreSettings
 from cprd_pipeline.settings import load_settings
 from cprd_pipeline.store.folder import InputFolder, cache_folder
 from cprd_pipeline.store.schemas import RANKINGS, check_schema
-from tests.pipeline.tiny_models import tiny_blip_teacher
 from tests.scoring.stub import STUB, StubTeacher, score_settings, stub_folder, stub_score, write_candidates
 from tests.tiny_encoders import simple_corpus
 
@@ -244,12 +238,90 @@ def test_another_teacher_has_its_own_scores(place: Path) -> None:
     assert stored()["teacher"].n_unique() == 2
 
 
-def test_a_teacher_of_one_role_scores_one_direction(place: Path) -> None:
-    """Only that direction is asked for, stored under its name, and ranked."""
-    results = run(score_settings(place, teacher={"model": str(place / "stub"), "adapter": "tests.scoring.stub:ImageAsks"})).results
-    assert set(stored()["direction"]) == {"i2t"}
-    assert {row["direction"] for row in rows_of(place / "rankings")} == {"i2t"}
-    assert set(results["directions"]) == {"i2t"}
+def test_where_the_asker_matters_each_direction_has_its_own_scores(place: Path) -> None:
+    """Each is stored under its name and ranked by its own scores; both rankings are there."""
+    teacher = {"model": str(place / "stub"), "adapter": "tests.scoring.stub:AskerMatters"}
+    settings = score_settings(place, teacher=teacher)
+    results = run(settings).results
+    for direction, weight in (("i2t", 1.0), ("t2i", 2.0)):
+        rows = [row for row in Oracle(place / "corpus", weight).rankings(place / "candidates", settings)]
+        expected = [row for row in rows if row["direction"] == direction]
+        assert [row for row in rows_of(place / "rankings") if row["direction"] == direction] == expected
+        own = {pair for row in expected for pair in lists_of(row)}
+        content = {Oracle(place / "corpus").content(pair) for pair in own}
+        assert set(stored().filter(pl.col("direction") == direction).select("image_digest", "caption_digest").rows()) == content
+    assert results["scored"] == len(stored()) == len(StubTeacher.seen)
+    assert run(settings).up_to_date
+
+
+def lists_of(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """(image id, caption id) of everything in a ranking."""
+    items = row["candidate_ids"] + row["positive_ids"]
+    return [(row["query_id"], item) if row["direction"] == "i2t" else (item, row["query_id"]) for item in items]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_shards_together_score_everything_once(place: Path, count: int) -> None:
+    """Each image in one shard, no pair twice, no rankings from a shard; the run without it only writes the rankings."""
+    scored = []
+    for index in range(count):
+        results = run(score_settings(place, shard=f"{index}/{count}")).results
+        scored.append(results["scored"])
+        assert results["requested"] == results["duplicate"] + results["stored"] + results["elsewhere"] + results["scored"]
+        assert (place / f"score.shard-{index}-of-{count}.json").exists()
+    assert not (place / "rankings").exists()
+    assert len(StubTeacher.seen) == len(set(StubTeacher.seen)) == sum(scored) == len(stored())
+    assert all(scored)
+    whole = run(score_settings(place))
+    assert (whole.results["scored"], whole.results["stored"]) == (0, sum(scored))
+    assert rows_of(place / "rankings") == Oracle(place / "corpus").rankings(place / "candidates", score_settings(place))
+
+
+def test_what_shards_left_is_scored_with_the_rankings(place: Path) -> None:
+    """The run without shard scores what is missing."""
+    done = run(score_settings(place, shard="1/2")).results["scored"]
+    results = run(score_settings(place)).results
+    assert results["stored"] == done
+    assert results["scored"] == len(stored()) - done > 0
+
+
+@pytest.mark.parametrize("shard", ["2/2", "1", "a/b", "-1/2", "0/0"])
+def test_a_shard_that_is_none_is_refused(shard: str) -> None:
+    """i/n with 0 <= i < n."""
+    stage = ROOT / "stages" / "score_teacher.yaml"
+    with pytest.raises(SettingsError, match=r"shard: .* is no shard; expected i/n with 0 <= i < n, such as 0/4"):
+        load_settings(ScoreSettings, stage, [f"shard={shard!r}"])
+
+
+def test_the_plan_is_said_before_the_teacher_is_loaded(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher that cannot be loaded leaves the plan on stderr."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise ModelError("no teacher today")
+
+    monkeypatch.setattr(StubTeacher, "load", refuse)
+    with pytest.raises(ModelError, match="no teacher today"):
+        run(score_settings(place))
+    wanted = Oracle(place / "corpus").contents(place / "candidates")
+    requested = len(Oracle(place / "corpus").entries(place / "candidates"))
+    said = capsys.readouterr().err
+    assert f"plan: {requested:,} pairs requested; {requested - len(wanted):,} named twice; 0 already in the store;" in said
+    assert f"to be scored: {len(wanted):,} pairs of {len({image for image, _ in wanted}):,} images" in said
+
+
+def test_the_report_says_what_a_teacher_in_the_loop_would_cost(place: Path) -> None:
+    """So many epochs over all lists, at the speed of this run; nothing when nothing was scored."""
+    report = run(score_settings(place, in_loop_epochs=7))
+    results = report.results
+    assert results["in_loop"]["pairs"] == 7 * results["requested"]
+    assert results["in_loop"]["seconds"] == round(7 * results["requested"] / results["pairs_per_second"], 1)
+    assert any("for 7 epochs" in value for _, value in report.table)
+    assert set(results["seconds_in"]) == {"teacher", "data", "store"}
+    other = run(score_settings(place, valid={"rule": "top_m"})).results
+    assert other["pairs_per_second"] is None
+    assert "in_loop" not in other
 
 
 def test_the_report_tells_what_a_user_asks(place: Path) -> None:
@@ -349,50 +421,3 @@ def test_unknown_knobs_are_refused(place: Path) -> None:
         load_settings(ScoreSettings, stage, ["teacher.first_tokn=enc"])
     with pytest.raises(SettingsError, match=r"teacher\.first_token is 'enc', and StubTeacher has no such setting"):
         run(score_settings(place, teacher={"model": str(place / "stub"), "adapter": STUB, "first_token": "enc"}))
-
-
-PROGRAM = """
-import sys
-from cprd_pipeline.scoring.run import run
-from cprd_pipeline.scoring.settings import ScoreSettings
-run(ScoreSettings.model_validate_json(sys.argv[1]))
-"""
-
-
-def test_killed_at_work_it_ends_with_the_same_bytes_and_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGKILL once some parts are in the store, then the same command: as a run that was never killed, bit by bit."""
-    simple_corpus(tmp_path / "corpus", 40)
-    write_candidates(tmp_path / "candidates", tmp_path / "corpus", k=12, part=30)
-    tiny_blip_teacher(tmp_path / "blip", Corpus(tmp_path / "corpus").texts)
-    common = {"teacher": {"model": str(tmp_path / "blip")}, "part_pairs": 40, "token_budget": 60}
-    settings = score_settings(tmp_path, **common, output=tmp_path / "again", report=tmp_path / "again.json")
-    scores = tmp_path / "killed" / "scores"
-    process = start(settings, tmp_path / "killed")
-    deadline = time.monotonic() + 120
-    while process.poll() is None and len(list((scores / "_delta_log").glob("*.json"))) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "again").exists()
-    done = len(stored(scores))
-    # As many threads as the killed process had: sums of floats depend on them.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        run(score_settings(tmp_path, **common))
-        monkeypatch.setenv("CPRD_CACHE", str(tmp_path / "killed"))
-        results = run(settings).results
-    finally:
-        torch.set_num_threads(threads)
-    assert bytes_of(tmp_path / "again") == bytes_of(tmp_path / "rankings")
-    assert stored(scores).equals(stored(tmp_path / "cache" / "scores"))
-    assert results["stored"] == done >= 80
-    assert results["stored"] + results["scored"] == len(stored(scores))
-
-
-def start(settings: ScoreSettings, cache: Path) -> subprocess.Popen[bytes]:
-    """The stage in a process of its own, with one thread."""
-    environment = {**os.environ, "CPRD_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, settings.model_dump_json()]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
