@@ -41,6 +41,27 @@ class Positives:
         """The query row of each positive."""
         return np.repeat(np.arange(len(self)), self.counts)
 
+    @cached_property
+    def answerable(self) -> Int64[np.ndarray, " A"]:
+        """Rows of the queries that have a positive, ascending."""
+        return np.flatnonzero(self.counts)
+
+    def transposed(self) -> "Positives":
+        """The same pairs asked the other way round: items become queries and queries become items."""
+        pairs = np.stack([self.items, self.queries], axis=1)
+        return Positives.from_pairs(pairs, self.item_count, len(self))
+
+    def part(self, query_rows: Int64[np.ndarray, " q"], item_rows: Int64[np.ndarray, " n"]) -> "Positives":
+        """The positives among some queries and some items, both renumbered from 0.
+
+        Args:
+            query_rows: Queries that stay, ascending and distinct.
+            item_rows: Items that stay, ascending and distinct.
+        """
+        stay = np.isin(self.queries, query_rows) & np.isin(self.items, item_rows)
+        sides = np.searchsorted(query_rows, self.queries[stay]), np.searchsorted(item_rows, self.items[stay])
+        return Positives.from_pairs(np.stack(sides, axis=1).astype(np.int64), len(query_rows), len(item_rows))
+
     def contain(self, query_rows: Int64[np.ndarray, " K"], item_rows: Int64[np.ndarray, " K"]) -> Bool[np.ndarray, " K"]:
         """Whether each (query, item) pair is a positive."""
         codes = self.queries * self.item_count + self.items

@@ -1,16 +1,19 @@
-"""Ranks of the first right answer, and what papers report of them.
+"""What papers report of the ranks of the right answers.
 
 Shape suffixes: Q queries, N items, D embedding width.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from cprd_pipeline.metrics.positives import Positives
-from cprd_pipeline.metrics.similarities import error_bound, pair_similarities, similarity_blocks
+from cprd_pipeline.metrics.ranking import RankedPositives, rank_positives
 
 RECALL_AT = (1, 5, 10)
+_NDCG_AT = 10
 
 
 def best_positive_ranks(
@@ -34,23 +37,59 @@ def best_positive_ranks(
     """
     if not positives.counts.all():
         raise ValueError(f"{int((positives.counts == 0).sum())} queries have no positive; a rank is undefined for them")
-    if not len(positives):
-        return np.empty(0, dtype=np.int64)
-    best_Q = np.maximum.reduceat(
-        pair_similarities(queries_QD, items_ND, positives.queries, positives.items), positives.offsets[:-1]
+    return measure_queries(rank_positives(queries_QD, items_ND, positives)).rank
+
+
+@dataclass(frozen=True)
+class MeasuredQueries:
+    """How well each query that has a positive was answered, all of its R positives counted.
+
+    Args:
+        rank: Of the first positive, from 1.
+        average_precision: AP@R, in [0, 1]: precision at the rank of each positive among the first R, summed and divided
+            by R (Musgrave et al. 2020, arXiv:2003.08505, section 3.2; its mean is MAP@R).
+        r_precision: Share of positives among the first R, in [0, 1].
+        ndcg: nDCG@10 with gain 1 for a positive and 0 for anything else, in [0, 1].
+    """
+
+    rank: Int64[np.ndarray, " Q"]
+    average_precision: Float64[np.ndarray, " Q"]
+    r_precision: Float64[np.ndarray, " Q"]
+    ndcg: Float64[np.ndarray, " Q"]
+
+    def values(self) -> dict[str, Float64[np.ndarray, " Q"]]:
+        """Per-query values whose means are the figures that `summarise_queries` reports, in the same units."""
+        shares = {f"r{k}": self.rank <= k for k in RECALL_AT}
+        shares |= {"map_r": self.average_precision, "r_precision": self.r_precision, "binary_ndcg10": self.ndcg}
+        percent = {name: 100.0 * share for name, share in shares.items()}
+        return percent | {"mean_rank": self.rank.astype(np.float64), "mrr": 1.0 / self.rank}
+
+
+def measure_queries(ranked: RankedPositives) -> MeasuredQueries:
+    """Per-query results of one direction.
+
+    Returns:
+        One entry for each of `ranked.positives.answerable`, in that order; queries without a positive are left out.
+    """
+    positives = ranked.positives
+    counts = positives.counts[positives.answerable]
+    query = np.repeat(np.arange(len(counts)), counts)
+    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    ranks = ranked.ranks[np.lexsort((ranked.ranks, query))]
+    nth = np.arange(len(ranks)) - starts + 1
+    within_r = ranks <= counts[query]
+
+    def totals(of_positives: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.bincount(query, weights=of_positives, minlength=len(counts)).astype(np.float64)
+
+    found = np.where(ranks <= _NDCG_AT, 1.0 / np.log2(ranks + 1.0), 0.0)
+    best = np.where(nth <= _NDCG_AT, 1.0 / np.log2(nth + 1.0), 0.0)
+    return MeasuredQueries(
+        rank=ranks[nth == 1],
+        average_precision=totals(within_r * nth / ranks) / counts,
+        r_precision=totals(within_r.astype(np.float64)) / counts,
+        ndcg=totals(found) / totals(best),
     )
-    margin = error_bound(queries_QD, items_ND)
-    ranks_Q = np.empty(len(queries_QD), dtype=np.int64)
-    for block, similarities in similarity_blocks(queries_QD, items_ND):
-        surely_ahead = similarities > best_Q[block, None] + margin
-        ranks_Q[block] = 1 + np.count_nonzero(surely_ahead, axis=1)
-        unsure = (similarities >= best_Q[block, None] - margin) & ~surely_ahead
-        rows, items = (found.astype(np.int64) for found in np.nonzero(unsure))
-        queries = rows + block.start
-        ahead = pair_similarities(queries_QD, items_ND, queries, items) >= best_Q[queries]
-        ahead &= ~positives.contain(queries, items)
-        ranks_Q[block] += np.bincount(rows[ahead], minlength=len(similarities))
-    return ranks_Q
 
 
 def summarise_ranks(ranks: npt.NDArray[np.integer]) -> dict[str, float]:
@@ -74,6 +113,22 @@ def summarise_ranks(ranks: npt.NDArray[np.integer]) -> dict[str, float]:
         "mean_rank": float(np.mean(ranks)),
         "mrr": float(np.mean(1.0 / ranks)),
     }
+
+
+def summarise_queries(measured: MeasuredQueries) -> dict[str, float]:
+    """All figures of one direction.
+
+    Args:
+        measured: Not empty.
+
+    Returns:
+        What `summarise_ranks` gives, and the means `map_r`, `r_precision` and `binary_ndcg10` in percent.
+
+    Raises:
+        ValueError: There are no queries.
+    """
+    figures, values = summarise_ranks(measured.rank), measured.values()
+    return figures | {name: float(np.mean(values[name])) for name in values if name not in figures}
 
 
 def rsum(*directions: dict[str, float]) -> float:

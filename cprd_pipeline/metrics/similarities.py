@@ -17,7 +17,8 @@ FloatArray = npt.NDArray[np.float32]
 
 _BLOCK_SIMILARITIES = 2**22
 _PAIR_NUMBERS = 2**22
-_UNIT_ROUNDOFF = 2.0**-24
+_SINGLE_ROUNDOFF = 2.0**-24
+_DOUBLE_ROUNDOFF = 2.0**-53
 
 
 def pair_similarities(
@@ -41,6 +42,20 @@ def pair_similarities(
     return similarities
 
 
+def tile_similarities(queries_QD: Float32[np.ndarray, "Q D"], items_ND: Float32[np.ndarray, "N D"]) -> Float32[np.ndarray, "Q N"]:
+    """`pair_similarities` of all queries with all items, bit for bit, at the price of a float64 matrix product.
+
+    Both sums lie within the float64 error bound of the true one, so wherever the product rounds to the same float32 from
+    either end of twice that bound, it is the right one. The few others are computed pair by pair.
+    """
+    products = queries_QD.astype(np.float64) @ items_ND.T.astype(np.float64)
+    margin = 2.0 * _error_bound(queries_QD, items_ND, _DOUBLE_ROUNDOFF)
+    similarities, highest = (products - margin).astype(np.float32), (products + margin).astype(np.float32)
+    rows, items = (found.astype(np.int64) for found in np.nonzero(similarities != highest))
+    similarities[rows, items] = pair_similarities(queries_QD, items_ND, rows, items)
+    return similarities
+
+
 def similarity_blocks(
     queries_QD: Float32[np.ndarray, "Q D"], items_ND: Float32[np.ndarray, "N D"]
 ) -> Iterator[tuple[slice, FloatArray]]:
@@ -61,9 +76,12 @@ def error_bound(queries_QD: Float32[np.ndarray, "Q D"], items_ND: Float32[np.nda
     Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed. 2002, section 3.1 (gamma_n), with room for
     the two further roundings of a comparison.
     """
-    width = queries_QD.shape[1]
+    return np.float32(_error_bound(queries_QD, items_ND, _SINGLE_ROUNDOFF))
+
+
+def _error_bound(queries_QD: Float32[np.ndarray, "Q D"], items_ND: Float32[np.ndarray, "N D"], unit_roundoff: float) -> float:
     lengths = _longest(queries_QD) * _longest(items_ND)
-    return np.float32((width + 8) * _UNIT_ROUNDOFF * lengths)
+    return float((queries_QD.shape[1] + 8) * unit_roundoff * lengths)
 
 
 def _longest(embeddings_ND: Float32[np.ndarray, "N D"]) -> float:

@@ -1,34 +1,26 @@
-import math
+from itertools import chain
 
 import numpy as np
 import pytest
-from hypothesis import given
+import pytrec_eval
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cprd_pipeline.metrics import similarities
-from cprd_pipeline.metrics.positives import Positives
-from cprd_pipeline.metrics.retrieval import best_positive_ranks, rsum, summarise_ranks
+from cprd_pipeline.metrics.ranking import RankedPositives, rank_both_directions
+from cprd_pipeline.metrics.retrieval import (
+    MeasuredQueries,
+    best_positive_ranks,
+    measure_queries,
+    rsum,
+    summarise_queries,
+    summarise_ranks,
+)
+from tests.metrics.slow import positives_of, slow_metrics, vectors
 
 
-def slow_similarity(a, b):
-    """Dot product of two float32 vectors as `math.fsum` of exact products, rounded to float32 by the caller."""
-    return math.fsum(float(x) * float(y) for x, y in zip(a, b, strict=True))
-
-
-def slow_rank(similarities, positives):
-    """Rank of the best positive of one query; ties against the model."""
-    best = max(similarities[p] for p in positives)
-    return 1 + sum(1 for item, s in enumerate(similarities) if item not in positives and s >= best)
-
-
-def positives_of(pairs, queries, items):
-    """Positives from a list of pairs."""
-    return Positives.from_pairs(np.array(pairs, dtype=np.int64).reshape(-1, 2), queries, items)
-
-
-def vectors(*rows):
-    """Embeddings by hand."""
-    return np.array(rows, dtype=np.float32)
+def measured_as_rows(measured):
+    """One dictionary a query."""
+    return [dict(zip(vars(measured), row, strict=True)) for row in zip(*vars(measured).values(), strict=True)]
 
 
 def test_ranks_by_hand_with_several_positives_per_query():
@@ -55,36 +47,6 @@ def test_a_collapsed_model_gets_the_last_ranks():
     assert ranks.tolist() == [7, 7, 6]
 
 
-@pytest.mark.parametrize("block", [1, 7, 50, 2**22])
-def test_equal_vectors_tie_in_every_block_size(monkeypatch, block):
-    """Copies of the positive elsewhere in the table tie exactly, however the matrix product was cut."""
-    random = np.random.default_rng(5)
-    queries = random.normal(size=(23, 67)).astype(np.float32)
-    items = random.normal(size=(41, 67)).astype(np.float32)
-    items[20:] = items[:21]
-    pairs = [(query, query % 20) for query in range(23)]
-    expected = []
-    for query, positive in pairs:
-        row = [np.float32(slow_similarity(queries[query], item)) for item in items]
-        expected.append(slow_rank(row, {positive}))
-    monkeypatch.setattr(similarities, "_BLOCK_SIMILARITIES", block)
-    assert best_positive_ranks(queries, items, positives_of(pairs, 23, 41)).tolist() == expected
-
-
-@given(data=st.data())
-def test_ranks_equal_a_slow_loop(data):
-    """For small integers (many ties, exact arithmetic) the ranks are those of the definition."""
-    queries, items, width = (data.draw(st.integers(1, high)) for high in (6, 9, 3))
-    numbers = st.integers(-2, 2)
-    q = np.array(data.draw(st.lists(numbers, min_size=queries * width, max_size=queries * width)), dtype=np.float32)
-    x = np.array(data.draw(st.lists(numbers, min_size=items * width, max_size=items * width)), dtype=np.float32)
-    q, x = q.reshape(queries, width), x.reshape(items, width)
-    chosen = [data.draw(st.sets(st.integers(0, items - 1), min_size=1)) for _ in range(queries)]
-    pairs = [(query, item) for query, positive in enumerate(chosen) for item in positive]
-    expected = [slow_rank((x @ q[row]).tolist(), chosen[row]) for row in range(queries)]
-    assert best_positive_ranks(q, x, positives_of(pairs, queries, items)).tolist() == expected
-
-
 def test_a_query_without_positives_is_refused():
     """A rank is undefined without a positive, and is not made up."""
     with pytest.raises(ValueError, match="1 queries have no positive"):
@@ -106,27 +68,73 @@ def test_no_ranks_are_refused():
         summarise_ranks(np.empty(0, dtype=np.int64))
 
 
-def test_positives_group_and_look_up():
-    """Repeated pairs count once, order does not matter, and membership is exact at both ends of the table."""
-    positives = positives_of([(2, 3), (0, 1), (0, 0), (0, 1)], 3, 4)
-    assert positives.offsets.tolist() == [0, 2, 2, 3]
-    assert positives.items.tolist() == [0, 1, 3]
-    assert positives.queries.tolist() == [0, 0, 2]
-    rows = np.array([0, 0, 1, 2, 2])
-    assert positives.contain(rows, np.array([0, 2, 1, 3, 0])).tolist() == [True, False, False, True, False]
-    assert positives_of([], 1, 4).contain(np.array([0]), np.array([0])).tolist() == [False]
+def test_measures_by_hand_with_several_positives():
+    """Three positives at ranks 1, 3 and 12, listed out of order: only the first three places count for AP@R."""
+    positives = positives_of([(0, 4), (0, 5), (0, 9), (2, 1)], 3, 20)
+    measured = measure_queries(RankedPositives(positives, np.array([12, 1, 3, 4])))
+    discounts = [1, 1 / np.log2(3), 1 / 2]
+    assert measured.rank.tolist() == [1, 4]
+    assert measured.average_precision.tolist() == pytest.approx([(1 + 2 / 3) / 3, 0])
+    assert measured.r_precision.tolist() == pytest.approx([2 / 3, 0])
+    assert measured.ndcg.tolist() == pytest.approx([(1 + 1 / 2) / sum(discounts), 1 / np.log2(5)])
 
 
-def test_memory_stays_in_blocks():
-    """Ranks of 3000 x 30000 items never hold the 360 MB matrix of their similarities."""
-    import tracemalloc
+@given(st.lists(st.sets(st.integers(1, 40), max_size=15), min_size=1, max_size=6), st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_measures_equal_a_slow_loop(ranks_of, random):
+    """Any number of positives, more than ten too; queries without one are left out."""
+    shuffled = [random.sample(sorted(ranks), len(ranks)) for ranks in ranks_of]
+    pairs = [(query, item) for query, ranks in enumerate(shuffled) for item in range(len(ranks))]
+    positives = positives_of(pairs, len(ranks_of), 40)
+    measured = measure_queries(RankedPositives(positives, np.array([*chain(*shuffled)], dtype=np.int64)))
+    expected = [slow_metrics(sorted(ranks)) for ranks in ranks_of if ranks]
+    assert measured_as_rows(measured) == [pytest.approx(row, abs=1e-12) for row in expected]
 
-    random = np.random.default_rng(0)
-    queries = random.normal(size=(1500, 4)).astype(np.float32)
-    items = random.normal(size=(30_000, 4)).astype(np.float32)
-    positives = Positives(np.arange(1501), random.integers(0, 30_000, 1500), 30_000)
-    tracemalloc.start()
-    best_positive_ranks(queries, items, positives)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 90e6, f"peak {peak / 1e6:.0f} MB; the whole matrix would be 180 MB"
+
+def trec_eval(similarities, positives):
+    """What trec_eval says of each query with a positive; it puts the higher name first among equals."""
+    names = {False: "wrong", True: "right"}
+    run, judged = {}, {}
+    for query, row in enumerate(similarities):
+        right = set(positives.items[positives.queries == query].tolist())
+        if right:
+            run[str(query)] = {f"{names[item in right]}{item}": float(value) for item, value in enumerate(row)}
+            judged[str(query)] = {f"right{item}": 1 for item in right}
+    cuts = ",".join(str(k) for k in range(1, 1 + max(len(right) for right in judged.values())))
+    wanted = {"recip_rank", "Rprec", "ndcg_cut.10", "success.1,5,10", f"map_cut.{cuts}"}
+    found = pytrec_eval.RelevanceEvaluator(judged, wanted).evaluate(run)
+    return [found[query] | {"map_r": found[query][f"map_cut_{len(judged[query])}"]} for query in run]
+
+
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+def test_trec_eval_agrees_on_random_data_with_ties(levels):
+    """An independent implementation gives the same value of every metric for every query, in both directions."""
+    random = np.random.default_rng(levels)
+    images, captions = (random.integers(-levels, levels, (count, 2)).astype(np.float32) for count in (60, 150))
+    matrix = images @ captions.T
+    pairs = [(int(i), c) for c in range(150) for i in random.choice(55, size=random.integers(1, 4), replace=False)]
+    directions = rank_both_directions(images, captions, positives_of(pairs, 60, 150))
+    for ranked, similarities in zip(directions, (matrix, matrix.T), strict=True):
+        values, expected = measure_queries(ranked).values(), trec_eval(similarities, ranked.positives)
+        names = {"r1": "success_1", "r5": "success_5", "r10": "success_10", "map_r": "map_r", "r_precision": "Rprec"}
+        for ours, theirs in (names | {"binary_ndcg10": "ndcg_cut_10"}).items():
+            assert values[ours].tolist() == pytest.approx([100 * query[theirs] for query in expected]), ours
+        assert values["mrr"].tolist() == pytest.approx([query["recip_rank"] for query in expected])
+
+
+def test_query_summary_by_hand():
+    """The figures of the ranks, and means of the rest in percent; every mean is that of the per-query values."""
+    halves = np.array([0.0, 1.0])
+    measured = MeasuredQueries(np.array([1, 3]), average_precision=halves, r_precision=halves / 2, ndcg=halves / 4)
+    summary = summarise_queries(measured)
+    assert {name: summary[name] for name in ("map_r", "r_precision", "binary_ndcg10")} == pytest.approx(
+        {"map_r": 50.0, "r_precision": 25.0, "binary_ndcg10": 12.5}
+    )
+    assert summary.pop("median_rank") == 2.0
+    assert {name: np.mean(values) for name, values in measured.values().items()} == pytest.approx(summary)
+
+
+def test_no_queries_are_refused():
+    """A direction in which nothing has a positive has no figures, rather than NaN."""
+    with pytest.raises(ValueError, match="no ranks"):
+        summarise_queries(measure_queries(RankedPositives(positives_of([], 2, 3), np.empty(0, dtype=np.int64))))
