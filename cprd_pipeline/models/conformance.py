@@ -27,6 +27,7 @@ CAPTIONS = (
 )
 _TOLERANCE = 1e-4
 _IMAGES = 3
+_UNLIMITED = 1 << 20  # what tokenizers say that know no limit is far more
 
 
 def check_teacher(
@@ -55,6 +56,7 @@ def check_teacher(
         scores = torch.stack([_scores(side, image, texts) for image in encoded])
         _check_content(side, scores)
         _check_company(side, pictures, captions, scores, tolerance)
+        _check_long_captions(side, captions)
 
 
 def noise() -> list[Image.Image]:
@@ -95,6 +97,14 @@ def _check_tokens(teacher: CrossEncoder, texts: Sequence[Any]) -> None:
         for name in ("text_tokens", "pair_tokens"):
             tokens = getattr(teacher, name)(text)
             _expect(isinstance(tokens, int) and tokens > 0, teacher, f"{name} gave {tokens!r}, expected a number of at least 1")
+
+
+def _check_long_captions(teacher: CrossEncoder, captions: Sequence[str]) -> None:
+    limit = teacher.max_text_tokens
+    if limit < _UNLIMITED:
+        [long] = teacher.encode_texts([" ".join([*captions] * (limit // len(captions) + 1))])
+        told = teacher.text_tokens(long) > limit
+        _expect(told, teacher, "cuts long captions in silence", do="let text_tokens count the tokens before cutting")
 
 
 def _check_content(teacher: CrossEncoder, scores: Tensor) -> None:

@@ -88,6 +88,14 @@ class Holes(StubTeacher):
         return super().score(image, texts) * float("nan")
 
 
+class Silent(StubTeacher):
+    """Says that a caption has as many tokens as it kept."""
+
+    def text_tokens(self, text: str) -> int:
+        """After cutting."""
+        return min(super().text_tokens(text), self.max_text_tokens)
+
+
 class Rooted(StubTeacher):
     """Its preprocessing does not pickle."""
 
@@ -107,6 +115,7 @@ class Rooted(StubTeacher):
         (Rough, r"score gave torch\.float64, expected torch\.float32"),
         (Flaky, "other scores the second time; switch off dropout"),
         (Holes, "not finite"),
+        (Silent, "cuts long captions in silence; let text_tokens count"),
         (Rooted, "preprocess cannot be sent to another process"),
     ],
 )
