@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from cprd_pipeline.corpus.reader import Corpus, Items, Rows, Split
 from cprd_pipeline.errors import CorpusError
+from cprd_pipeline.metrics.folds import home_images
 from cprd_pipeline.metrics.positives import Positives
 
 Direction = Literal["i2t", "t2i"]
@@ -26,6 +27,7 @@ class Questions:
         query_rows: Rows in `queries` of the whole split, ascending; int64.
         item_rows: Rows in `items` of the whole split, ascending; int64 [N].
         positives: Right answers of the Q asked queries, as positions in `item_rows`.
+        groups: Image of the split, by position, that each asked query is about; int64 [Q].
     """
 
     direction: Direction
@@ -35,6 +37,7 @@ class Questions:
     query_rows: Rows
     item_rows: Rows
     positives: Positives
+    groups: Rows
 
     @property
     def asked_places(self) -> Rows:
@@ -45,6 +48,14 @@ class Questions:
         """A matrix of the split's images by its captions, turned so that the asked queries are its rows."""
         by_query = image_by_caption if self.direction == "i2t" else image_by_caption.T
         return by_query[self.asked_places]
+
+
+def split_positives(split: Split) -> Positives:
+    """Captions of each image of a split, by position in the split; images without one included."""
+    pairs = np.stack(
+        [np.searchsorted(split.images, split.positives[:, 0]), np.searchsorted(split.captions, split.positives[:, 1])], axis=1
+    )
+    return Positives.from_pairs(pairs, len(split.images), len(split.captions))
 
 
 def questions_of(corpus: Corpus, split: Split, direction: Direction) -> Questions:
@@ -64,4 +75,5 @@ def questions_of(corpus: Corpus, split: Split, direction: Direction) -> Question
     asked = np.unique(query_of_pair)
     pairs = np.stack([np.searchsorted(asked, query_of_pair), np.searchsorted(item_rows, item_of_pair)], axis=1)
     positives = Positives.from_pairs(pairs, len(asked), len(item_rows))
-    return Questions(direction, queries, items, asked, query_rows, item_rows, positives)
+    groups = np.arange(len(split.images)) if direction == "i2t" else home_images(split_positives(split))
+    return Questions(direction, queries, items, asked, query_rows, item_rows, positives, groups[np.searchsorted(query_rows, asked)])

@@ -10,12 +10,18 @@ import pyarrow.parquet as pq
 
 from cprd_pipeline.corpus.reader import Corpus, Split
 from cprd_pipeline.corpus.relevance import read_relevance
-from cprd_pipeline.evaluation.questions import DIRECTIONS, Questions, questions_of
+from cprd_pipeline.evaluation.agreement import agreement, agreement_rows
+from cprd_pipeline.evaluation.folds import figures_of_folds
+from cprd_pipeline.evaluation.outcomes import RECALLS, outcome_of
+from cprd_pipeline.evaluation.questions import DIRECTIONS, Questions, questions_of, split_positives
 from cprd_pipeline.evaluation.rankings import DirectionRankings, Rankings
+from cprd_pipeline.evaluation.reality import RSUM, Protocol, clear_winners, intervals
 from cprd_pipeline.evaluation.settings import TEACHER, EvaluateSettings
-from cprd_pipeline.evaluation.students import answer, embed_student, student_fingerprints
+from cprd_pipeline.evaluation.students import answer, check_corpus, embed_student, student_fingerprints
 from cprd_pipeline.evaluation.summary import results_rows, summarise
 from cprd_pipeline.evaluation.teacher import check_mined_by, list_similarities, rerank_questions
+from cprd_pipeline.evaluation.trec import relevance_file, run_file
+from cprd_pipeline.metrics.ranking import RankedPositives
 from cprd_pipeline.models.device import choose_device, choose_dtype
 from cprd_pipeline.store.atomic import write_bytes
 from cprd_pipeline.store.folder import InputFolder, OutputWriter
@@ -28,6 +34,7 @@ def run(settings: EvaluateSettings) -> StageReport:
     """Evaluate every student, and the teacher reranking one of them."""
     watch = Stopwatch()
     corpus = Corpus(settings.corpus)
+    check_corpus(settings, corpus)
     split = corpus.split(settings.split)
     rankings = Rankings(settings.rankings, corpus, split) if settings.rankings is not None else None
     questions = [questions_of(corpus, split, direction) for direction in DIRECTIONS]
@@ -39,11 +46,15 @@ def run(settings: EvaluateSettings) -> StageReport:
     write_bytes(settings.metrics, content)
     if up_to_date and (earlier := earlier_report(settings.report)):
         return earlier
-    return _report(settings, questions, json.loads(content), watch).save(settings.report)
+    return _report(settings, questions, rankings, json.loads(content), watch).save(settings.report)
 
 
 def _open_output(settings: EvaluateSettings, corpus: Corpus, rankings: Rankings | None) -> OutputWriter:
     shaping: dict[str, Any] = {"split": settings.split, "students": sorted(settings.students)}
+    if settings.folds:
+        shaping["folds"] = settings.folds
+    if settings.trec_depth:
+        shaping["trec_depth"] = settings.trec_depth
     inputs = {"corpus": corpus.digest}
     inputs |= {f"student {name}": fingerprint for name, fingerprint in student_fingerprints(settings).items()}
     if rankings is not None:
@@ -83,22 +94,41 @@ class _Evaluation:
             with self._watch.measure("reranking"):
                 self._write_teacher(self._lists)
             models.append(TEACHER)
-        self._writer.write_json(METRICS, {model: summarise(self._read(_queries_part(model))) for model in models})
+        if self._settings.trec_depth:
+            for asked in self._questions:
+                self._writer.write_bytes(f"qrels-{asked.direction}.txt", relevance_file(asked))
+        self._writer.write_json(METRICS, {model: self._figures(model) for model in models})
         self._writer.finish()
 
+    def _figures(self, model: str) -> dict[str, float]:
+        figures = summarise(outcome_of(self._read(_queries_part(model))))
+        if self._writer.has(_folds_part(model)):
+            folds = json.loads((self._writer.folder / _folds_part(model)).read_text(encoding="utf-8"))
+            figures |= {f"folds_{name}": value for name, value in folds.items()}
+        return figures
+
     def _write_student(self, name: str) -> None:
-        wanted = [_queries_part(name)] + [_lists_part(name)] * (self._lists is not None)
+        settings = self._settings
+        runs = [_run_part(name, asked) for asked in self._questions if settings.trec_depth]
+        folds = [_folds_part(name)] if settings.folds else []
+        lists = [_lists_part(name)] if self._lists is not None else []
+        # The lists come last: a killed run that has them has everything of the student.
+        wanted = [_queries_part(name), *runs, *folds, *lists]
         if all(self._writer.has(part) for part in wanted):
             return
         with self._watch.measure("embedding"):
             student = embed_student(name, self._settings, self._corpus, self._split)
         with self._watch.measure("ranking"):
-            answers = [answer(student, asked, self._relevance) for asked in self._questions]
-            self._writer.write_table(_queries_part(name), pa.concat_tables(answers))
+            positives = split_positives(self._split)
+            self._writer.write_table(_queries_part(name), answer(student, self._questions, positives, self._relevance))
+            if settings.folds:
+                self._writer.write_json(_folds_part(name), figures_of_folds(student, positives, settings.folds))
+            for part, asked in zip(runs, self._questions, strict=False):
+                self._writer.write_bytes(part, run_file(student, asked, settings.trec_depth))
         if self._lists is not None:
             with self._watch.measure("lists"):
-                lists = [list_similarities(student, *pair) for pair in zip(self._questions, self._lists, strict=True)]
-                self._writer.write_table(_lists_part(name), pa.concat_tables(lists))
+                own = [list_similarities(student, *pair) for pair in zip(self._questions, self._lists, strict=True)]
+                self._writer.write_table(_lists_part(name), pa.concat_tables(own))
 
     def _write_teacher(self, rankings: list[DirectionRankings]) -> None:
         if self._writer.has(_queries_part(TEACHER)):
@@ -108,8 +138,12 @@ class _Evaluation:
         tables = []
         for asked, lists in zip(self._questions, rankings, strict=True):
             check_mined_by(_of_direction(base_lists, asked), lists)
-            ranks = _of_direction(base_results, asked)["rank"].to_numpy().astype(np.int64)
-            tables.append(rerank_questions(ranks, asked, lists, self._relevance, self._settings.rerank_depth))
+            ranks = _of_direction(base_results, asked)["positive_ranks"].combine_chunks().flatten().to_numpy().astype(np.int64)
+            tables.append(
+                rerank_questions(
+                    RankedPositives(asked.positives, ranks), asked, lists, self._relevance, self._settings.rerank_depth
+                )
+            )
         self._writer.write_table(_queries_part(TEACHER), pa.concat_tables(tables))
 
     def _read(self, part: str) -> pa.Table:
@@ -125,17 +159,41 @@ def _lists_part(model: str) -> str:
     return f"lists-{model}.parquet"
 
 
+def _folds_part(model: str) -> str:
+    return f"folds-{model}.json"
+
+
+def _run_part(model: str, questions: Questions) -> str:
+    return f"run-{model}-{questions.direction}.txt"
+
+
 def _of_direction(table: pa.Table, questions: Questions) -> pa.Table:
     return table.filter(pc.equal(table["direction"], questions.direction))
 
 
 def _report(
-    settings: EvaluateSettings, questions: list[Questions], metrics: dict[str, dict[str, float]], watch: Stopwatch
+    settings: EvaluateSettings,
+    questions: list[Questions],
+    rankings: Rankings | None,
+    metrics: dict[str, dict[str, float]],
+    watch: Stopwatch,
 ) -> StageReport:
+    folder = InputFolder(settings.output, "evaluation")
     models = [*settings.students, *([TEACHER] if TEACHER in metrics else [])]
     metrics = {model: metrics[model] for model in models}
-    results: dict[str, Any] = {"metrics": metrics, "split": settings.split}
-    table = results_rows(metrics, {TEACHER: f"teacher, top {settings.rerank_depth} of {settings.reranked}"})
+    protocol = Protocol(settings.replicates, settings.seed)
+    with watch.measure("intervals"):
+        outcomes = [outcome_of(folder.table(_queries_part(model))) for model in models]
+        found = {outcome.name: intervals(outcome, protocol) for outcome in outcomes}
+        students = [outcome for outcome in outcomes if outcome.name != TEACHER]
+        winners = clear_winners(students, protocol, [*RECALLS, RSUM])
+    results: dict[str, Any] = {"metrics": metrics, "split": settings.split, "intervals": found, "clearly_best": winners}
+    label = f"teacher, top {settings.rerank_depth} of {settings.reranked}"
+    table = results_rows(metrics, {TEACHER: label}, found, winners)
+    table.append(("± and bold", "half of a 95 % interval; best beyond chance"))
+    if rankings is not None:
+        results["agreement"] = _agreement(settings, folder, questions, rankings)
+        table += agreement_rows(results["agreement"])
     for asked in questions:
         silent = len(asked.query_rows) - len(asked.asked)
         results[asked.direction] = {"queries": len(asked.asked), "items": len(asked.item_rows), "without_positive": silent}
@@ -145,3 +203,15 @@ def _report(
     results |= {"device": str(device), "dtype": str(choose_dtype(settings.dtype, device)).removeprefix("torch.")}
     table.append(("computed on", f"{results['device']}, {results['dtype']}"))
     return StageReport("evaluate", settings.as_json(), results, table, watch.seconds)
+
+
+def _agreement(
+    settings: EvaluateSettings, folder: InputFolder, questions: list[Questions], rankings: Rankings
+) -> dict[str, dict[str, Any]]:
+    """Of each student's order with the teacher's, by direction."""
+    said = {asked.direction: rankings.direction(asked.direction) for asked in questions}
+    found: dict[str, dict[str, Any]] = {}
+    for model in settings.students:
+        lists = folder.table(_lists_part(model))
+        found[model] = {asked.direction: agreement(_of_direction(lists, asked), said[asked.direction]) for asked in questions}
+    return found

@@ -26,6 +26,11 @@ class EvaluateSettings(Settings):
     rankings: Path | None = Path("data/rankings/test")
     reranked: str = "base"
     rerank_depth: Annotated[int, Field(ge=10)] = 16
+    folds: PositiveInt | None = None
+    replicates: PositiveInt = 1000
+    seed: NonNegativeInt = 0
+    trec_depth: NonNegativeInt = 0
+    other_corpus: Literal["refuse", "allow"] = "refuse"
     output: Path = Path("data/reports/evaluation")
     metrics: Path = Path("data/reports/metrics.json")
     report: Path = Path("data/reports/evaluate.json")

@@ -1,53 +1,72 @@
 """From per-query results to the figures that are reported."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from cprd_pipeline.evaluation.outcomes import RECALLS, Outcome
 from cprd_pipeline.evaluation.questions import DIRECTIONS
-from cprd_pipeline.metrics.retrieval import RECALL_AT, rsum, summarise_ranks
 
 _DECIMALS = 4
+_MORE = ("map_r", "r_precision", "binary_ndcg10", "mrr", "median_rank")
+
+Metrics = dict[str, dict[str, float]]
+Intervals = dict[str, dict[str, list[float]]]
 
 
-def summarise(results: pa.Table) -> dict[str, float]:
+def summarise(outcome: Outcome) -> dict[str, float]:
     """All figures of one model.
 
-    Args:
-        results: Its per-query results in both directions.
-
     Returns:
-        For i2t and t2i: `i2t_r1`, `i2t_r5`, `i2t_r10` in percent, `i2t_median_rank`, `i2t_mean_rank`, `i2t_mrr`, and
-        `i2t_ndcg10` in percent where the true relevance is known; `rsum`, at most 600. Rounded to 4 decimals.
+        `rsum`, at most 600. For i2t and t2i: `i2t_r1`, `i2t_r5`, `i2t_r10` in percent, `i2t_median_rank`, `i2t_mean_rank`,
+        `i2t_mrr`; `i2t_map_r`, `i2t_r_precision` and `i2t_binary_ndcg10` in percent, over all positives; `i2t_ndcg10` in
+        percent where the true relevance is known. Rounded to 4 decimals.
     """
     figures: dict[str, float] = {}
-    recalls = []
-    for direction in DIRECTIONS:
-        rows = results.filter(pc.equal(results["direction"], direction))
-        summary = summarise_ranks(rows["rank"].to_numpy())
-        recalls.append(summary)
-        if rows["ndcg"].null_count == 0:
-            summary = summary | {"ndcg10": 100.0 * float(np.mean(rows["ndcg"].to_numpy()))}
-        figures |= {f"{direction}_{name}": round(value, _DECIMALS) for name, value in summary.items()}
-    return {"rsum": round(rsum(*recalls), _DECIMALS)} | figures
+    for one in outcome.directions:
+        means = {name: float(np.mean(values)) for name, values in one.values.items()}
+        means["median_rank"] = float(np.median(one.ranks))
+        figures |= {f"{one.direction}_{name}": round(value, _DECIMALS) for name, value in means.items()}
+    return {"rsum": round(sum(figures[name] for name in RECALLS), _DECIMALS)} | figures
 
 
-def results_rows(metrics: dict[str, dict[str, float]], labels: dict[str, str]) -> list[tuple[str, str]]:
-    """The terminal's table: a heading, then one line a model; fits 80 columns.
+def results_rows(metrics: Metrics, labels: dict[str, str], intervals: Intervals, winners: dict[str, str]) -> list[tuple[str, str]]:
+    """The terminal's tables: a heading, then a line a model with the half widths of its intervals below; fits 80 columns.
 
     Args:
         metrics: Figures of each model, in the order shown.
         labels: What to call a model where its name says too little.
+        intervals: Low and high end of figures, by model.
+        winners: Figure to the model that is to stand out in it.
     """
-    graded = all("i2t_ndcg10" in figures for figures in metrics.values())
-    heading = "".join(f"{title:>6}" for title in ("i2t@1", "@5", "@10", "t2i@1", "@5", "@10", "RSUM"))
-    rows = [("recall in %", heading + ("  nDCG@10 i2t/t2i" if graded else ""))]
-    return rows + [(labels.get(name, name), _line(figures)) for name, figures in metrics.items()]
+    recalls = [*RECALLS, "rsum"]
+    heading = "".join(f"{title:>7}" for title in ("i2t@1", "@5", "@10", "t2i@1", "@5", "@10", "RSUM"))
+    rows = [("recall in %", heading)]
+    for name, figures in metrics.items():
+        rows.append((labels.get(name, name), _cells(figures, recalls, {f for f, winner in winners.items() if winner == name})))
+        rows.append(("", _half_widths(intervals[name], recalls)))
+    for direction in DIRECTIONS:
+        rows += _more_rows(metrics, labels, direction)
+    return rows
 
 
-def _line(figures: dict[str, Any]) -> str:
-    recalls = "".join(f"{figures[f'{direction}_r{k}']:6.1f}" for direction in DIRECTIONS for k in RECALL_AT)
-    graded = f"      {figures['i2t_ndcg10']:5.1f}/{figures['t2i_ndcg10']:.1f}" if "i2t_ndcg10" in figures else ""
-    return f"{recalls}{figures['rsum']:6.1f}{graded}"
+def _more_rows(metrics: Metrics, labels: dict[str, str], direction: str) -> list[tuple[str, str]]:
+    graded = all(f"{direction}_ndcg10" in figures for figures in metrics.values())
+    titles = ["MAP@R", "R-prec", "nDCG", "MRR", "median", *(["graded"] if graded else [])]
+    names = [f"{direction}_{name}" for name in (*_MORE, *(["ndcg10"] if graded else []))]
+    rows = [(direction, "".join(f"{title:>7}" for title in titles))]
+    return rows + [(labels.get(name, name), _cells(figures, names, set())) for name, figures in metrics.items()]
+
+
+def _cells(figures: dict[str, float], names: Sequence[str], outstanding: set[str]) -> str:
+    return "".join(_cell(figures[name], "mrr" in name, name in outstanding) for name in names)
+
+
+def _cell(value: float, fine: bool, outstanding: bool) -> str:
+    text = f"{value:.3f}" if fine else f"{value:.1f}"
+    padding = " " * (7 - len(text))
+    return f"{padding}**{text}**" if outstanding else f"{padding}{text}"
+
+
+def _half_widths(intervals: dict[str, list[float]], names: Sequence[str]) -> str:
+    return "".join(f"{'±' + format((intervals[name][1] - intervals[name][0]) / 2, '.1f'):>7}" for name in names)

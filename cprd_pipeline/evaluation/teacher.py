@@ -4,7 +4,6 @@ No teacher is loaded; its scores are read from the split's rankings.
 """
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from cprd_pipeline.corpus.reader import Rows
@@ -14,7 +13,8 @@ from cprd_pipeline.evaluation.rankings import DirectionRankings, Lists
 from cprd_pipeline.evaluation.settings import TEACHER
 from cprd_pipeline.evaluation.students import EmbeddedStudent, FloatArray, results_table
 from cprd_pipeline.metrics.graded import gain, ideal_dcg, ndcg_of_lists
-from cprd_pipeline.metrics.reranking import ScoredLists, rerank, reranked_ranks
+from cprd_pipeline.metrics.ranking import RankedPositives
+from cprd_pipeline.metrics.reranking import ScoredLists, rerank, reranked_positives
 from cprd_pipeline.metrics.similarities import pair_similarities
 from cprd_pipeline.store.schemas import EVALUATED_LISTS
 
@@ -56,16 +56,16 @@ def check_mined_by(base_lists: pa.Table, rankings: DirectionRankings) -> None:
 
 
 def rerank_questions(
-    base_ranks: npt.NDArray[np.int64],
+    base: RankedPositives,
     questions: Questions,
     rankings: DirectionRankings,
     relevance: FloatArray | None,
     depth: int,
 ) -> pa.Table:
-    """Rank and nDCG of every asked query when the teacher reorders the base student's first `depth` items.
+    """Ranks and nDCG of every asked query when the teacher reorders the base student's first `depth` items.
 
     Args:
-        base_ranks: Ranks of the asked queries by the student that mined the rankings, kept below the head; int64 [Q].
+        base: Ranks of the positives by the student that mined the rankings, kept below the head.
         questions: The direction.
         rankings: The rankings of the direction.
         relevance: As in `answer`.
@@ -82,7 +82,7 @@ def rerank_questions(
         gains = gain(questions.orient(relevance))
         chosen = gains[head.query_rows, head.item_rows]
         ndcg = ndcg_of_lists(head.query_rows, head.teacher_scores, chosen, ideal_dcg(gains))
-    return results_table(TEACHER, questions, reranked_ranks(head, base_ranks, depth), ndcg)
+    return results_table(TEACHER, questions, reranked_positives(head, base, depth).ranks, ndcg)
 
 
 def _similarities(student: EmbeddedStudent, questions: Questions, lists: Lists) -> FloatArray:

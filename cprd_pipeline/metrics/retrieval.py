@@ -71,11 +71,20 @@ def measure_queries(ranked: RankedPositives) -> MeasuredQueries:
     Returns:
         One entry for each of `ranked.positives.answerable`, in that order; queries without a positive are left out.
     """
-    positives = ranked.positives
-    counts = positives.counts[positives.answerable]
+    counts = ranked.positives.counts
+    return measure_ranks(ranked.ranks, counts[counts > 0])
+
+
+def measure_ranks(ranks: Int64[np.ndarray, " P"], counts: Int64[np.ndarray, " Q"]) -> MeasuredQueries:
+    """Per-query results from the ranks of the positives alone.
+
+    Args:
+        ranks: Of the positives, query by query, in any order within a query; from 1, distinct within a query.
+        counts: Positives of each query, at least 1.
+    """
     query = np.repeat(np.arange(len(counts)), counts)
     starts = np.repeat(np.cumsum(counts) - counts, counts)
-    ranks = ranked.ranks[np.lexsort((ranked.ranks, query))]
+    ranks = ranks[np.lexsort((ranks, query))]
     nth = np.arange(len(ranks)) - starts + 1
     within_r = ranks <= counts[query]
 

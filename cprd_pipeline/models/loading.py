@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from cprd_pipeline.corpus.images import DECODER_VERSION
 from cprd_pipeline.errors import ModelError
 from cprd_pipeline.store.fingerprint import DIGEST_BYTES, json_digest
-from cprd_pipeline.store.schemas import SCHEMA_VERSION
+from cprd_pipeline.store.schemas import FINGERPRINT_VERSION
 
 # What a hub snapshot is fetched for: configuration, tokenizer, processor, and weights that load without pickle first.
 _HUB_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
@@ -184,7 +184,7 @@ def model_fingerprint(folder: Path, **facts: Any) -> str:
             "config": _without_inert(read_config(folder)),
             "preprocessing": preprocessing,
             "decoder": DECODER_VERSION,
-            "schema": SCHEMA_VERSION,
+            "schema": FINGERPRINT_VERSION,
             "facts": facts,
         }
     )

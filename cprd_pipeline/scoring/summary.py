@@ -3,11 +3,11 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cprd_pipeline.corpus.reader import Rows
+from cprd_pipeline.metrics.agreement import kendall_tau
 from cprd_pipeline.scoring.candidates import Floats
 from cprd_pipeline.scoring.pairs import DIRECTIONS
 from cprd_pipeline.scoring.rankings import extremes_of, is_false_negative
@@ -15,8 +15,6 @@ from cprd_pipeline.store.folder import InputFolder
 
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _BINS = 60
-# Lists whose order is compared with the miner's: the mean over so many is known to a hundredth.
-_COMPARED_LISTS = 2000
 _NOTHING = np.empty(0, dtype=np.float32)
 
 
@@ -83,29 +81,6 @@ class _Lists:
         }
 
 
-def kendall_tau(lengths: Rows, left: Floats, right: Floats) -> float | None:
-    """Mean of Kendall's tau-a over lists of two or more; null when there is none.
-
-    At most 2,000 lists, evenly spaced, are looked at.
-
-    Args:
-        lengths: Items of each list, int64 [R].
-        left: One value an item, list by list.
-        right: Another one.
-    """
-    starts = np.cumsum(lengths) - lengths
-    comparable = np.flatnonzero(lengths > 1)
-    if not len(comparable):
-        return None
-    sample = comparable[np.unique(np.linspace(0, len(comparable) - 1, min(len(comparable), _COMPARED_LISTS)).astype(np.int64))]
-    taus = []
-    for row in sample:
-        items = slice(starts[row], starts[row] + lengths[row])
-        agreement = np.sign(_differences(left[items])) * np.sign(_differences(right[items]))
-        taus.append(float(agreement.sum()) / (lengths[row] * (lengths[row] - 1)))
-    return round(float(np.mean(taus)), 6)
-
-
 def quantiles(values: Floats) -> dict[str, float] | None:
     """Some quantiles; null without values."""
     if not len(values):
@@ -122,10 +97,6 @@ def histogram(groups: dict[str, Floats]) -> dict[str, list[float]] | None:
     edges = np.histogram_bin_edges(filled.astype(np.float64), _BINS)
     counts = {name: np.histogram(values, edges)[0].tolist() for name, values in groups.items()}
     return {"edges": edges.tolist(), **counts}
-
-
-def _differences(values: Floats) -> npt.NDArray[np.float32]:
-    return values[:, None] - values[None, :]
 
 
 def _flat(table: pa.Table, column: str) -> tuple[Rows, Floats]:

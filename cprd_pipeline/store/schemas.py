@@ -4,7 +4,10 @@ import pyarrow as pa
 
 from cprd_pipeline.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+FINGERPRINT_VERSION = 1
+"""Part of every model's fingerprint. Raised only when equal models would give other numbers: it orphans all stored scores."""
 
 DIGEST = pa.binary(16)
 
@@ -73,7 +76,9 @@ EVALUATED_QUERIES = pa.schema(
     [
         *_QUERY,
         _required("model", pa.string()),
+        _required("group", pa.int32()),  # image of the split, from 0, that the query is about: resampled together
         _required("rank", pa.int32()),  # of the best positive among all items of the split, from 1; ties against the model
+        _required("positive_ranks", pa.list_(pa.int32())),  # of all positives, in the order of the corpus
         pa.field("ndcg", pa.float64()),  # against the true graded relevance; null when the corpus has none
     ]
 )
