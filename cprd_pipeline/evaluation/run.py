@@ -12,12 +12,14 @@ from cprd_pipeline.corpus.reader import Corpus, Split
 from cprd_pipeline.corpus.relevance import read_relevance
 from cprd_pipeline.evaluation.agreement import agreement, agreement_rows
 from cprd_pipeline.evaluation.folds import figures_of_folds
+from cprd_pipeline.evaluation.judged.run import Judgments, evaluate_judged, judged_digests, judged_rows
+from cprd_pipeline.evaluation.judged.texts import text_embedder
 from cprd_pipeline.evaluation.outcomes import RECALLS, outcome_of
 from cprd_pipeline.evaluation.questions import DIRECTIONS, Questions, questions_of, split_positives
 from cprd_pipeline.evaluation.rankings import DirectionRankings, Rankings
 from cprd_pipeline.evaluation.reality import RSUM, Protocol, clear_winners, intervals
 from cprd_pipeline.evaluation.settings import TEACHER, EvaluateSettings
-from cprd_pipeline.evaluation.students import answer, check_corpus, embed_student, student_fingerprints
+from cprd_pipeline.evaluation.students import EmbeddedStudent, answer, check_corpus, embed_student, student_fingerprints
 from cprd_pipeline.evaluation.summary import results_rows, summarise
 from cprd_pipeline.evaluation.teacher import check_mined_by, list_similarities, rerank_questions
 from cprd_pipeline.evaluation.trec import relevance_file, run_file
@@ -56,6 +58,9 @@ def _open_output(settings: EvaluateSettings, corpus: Corpus, rankings: Rankings 
     if settings.trec_depth:
         shaping["trec_depth"] = settings.trec_depth
     inputs = {"corpus": corpus.digest}
+    if settings.judged.sets:
+        shaping |= {"seed": settings.seed, "unknown_limit": settings.judged.unknown_limit}
+        inputs |= judged_digests(settings)
     inputs |= {f"student {name}": fingerprint for name, fingerprint in student_fingerprints(settings).items()}
     if rankings is not None:
         shaping |= {"reranked": settings.reranked, "rerank_depth": settings.rerank_depth}
@@ -105,15 +110,19 @@ class _Evaluation:
         if self._writer.has(_folds_part(model)):
             folds = json.loads((self._writer.folder / _folds_part(model)).read_text(encoding="utf-8"))
             figures |= {f"folds_{name}": value for name, value in folds.items()}
+        if self._writer.has(_judged_part(model)):
+            judgments = json.loads((self._writer.folder / _judged_part(model)).read_text(encoding="utf-8"))
+            figures |= {f"{name}_{figure}": value for name, one in judgments.items() for figure, value in one["figures"].items()}
         return figures
 
     def _write_student(self, name: str) -> None:
         settings = self._settings
         runs = [_run_part(name, asked) for asked in self._questions if settings.trec_depth]
         folds = [_folds_part(name)] if settings.folds else []
+        judged = [_judged_part(name)] if settings.judged.sets else []
         lists = [_lists_part(name)] if self._lists is not None else []
         # The lists come last: a killed run that has them has everything of the student.
-        wanted = [_queries_part(name), *runs, *folds, *lists]
+        wanted = [_queries_part(name), *runs, *folds, *judged, *lists]
         if all(self._writer.has(part) for part in wanted):
             return
         with self._watch.measure("embedding"):
@@ -125,10 +134,19 @@ class _Evaluation:
                 self._writer.write_json(_folds_part(name), figures_of_folds(student, positives, settings.folds))
             for part, asked in zip(runs, self._questions, strict=False):
                 self._writer.write_bytes(part, run_file(student, asked, settings.trec_depth))
+        if judged:
+            with self._watch.measure("judged sets"):
+                self._writer.write_json(_judged_part(name), self._judge(student))
         if self._lists is not None:
             with self._watch.measure("lists"):
                 own = [list_similarities(student, *pair) for pair in zip(self._questions, self._lists, strict=True)]
                 self._writer.write_table(_lists_part(name), pa.concat_tables(own))
+
+    def _judge(self, student: EmbeddedStudent) -> Judgments:
+        settings, device = self._settings, choose_device(self._settings.device)
+        dtype = choose_dtype(settings.dtype, device)
+        embed = text_embedder(settings.students[student.name], device=device, dtype=dtype, batch_size=settings.batch_size)
+        return evaluate_judged(settings, self._corpus, self._split, student, embed)
 
     def _write_teacher(self, rankings: list[DirectionRankings]) -> None:
         if self._writer.has(_queries_part(TEACHER)):
@@ -163,6 +181,10 @@ def _folds_part(model: str) -> str:
     return f"folds-{model}.json"
 
 
+def _judged_part(model: str) -> str:
+    return f"judged-{model}.json"
+
+
 def _run_part(model: str, questions: Questions) -> str:
     return f"run-{model}-{questions.direction}.txt"
 
@@ -191,6 +213,11 @@ def _report(
     label = f"teacher, top {settings.rerank_depth} of {settings.reranked}"
     table = results_rows(metrics, {TEACHER: label}, found, winners)
     table.append(("± and bold", "half of a 95 % interval; best beyond chance"))
+    if settings.judged.sets:
+        judgments = json.loads(folder.part_path(_judged_part(models[0])).read_text(encoding="utf-8"))
+        results["judged"] = {name: {key: one[key] for key in ("counts", "unknown")} for name, one in judgments.items()}
+        own = {model: figures for model, figures in metrics.items() if model != TEACHER}
+        table += judged_rows(own, settings.judged.sets, judgments)
     if rankings is not None:
         results["agreement"] = _agreement(settings, folder, questions, rankings)
         table += agreement_rows(results["agreement"])

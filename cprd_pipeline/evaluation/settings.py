@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from cprd_pipeline.settings import NonNegativeInt, PositiveInt, Settings
+from cprd_pipeline.settings import NonNegativeInt, PositiveInt, Settings, Share
 
 TEACHER = "teacher"
 """Name under which results show the teacher's reranking."""
@@ -17,6 +17,34 @@ def _demo_students() -> dict[str, str]:
     return {"base": "data/students/base", "cprd": "data/students/cprd"}
 
 
+class JudgedSets(Settings):
+    """Files of sets that people judged beyond the annotated positives; null for those that are not evaluated.
+
+    Args:
+        eccv: Folder of ECCV Caption's files.
+        cxc: A SITS file of Crisscrossed Captions.
+        flickr8k: Folder with Flickr8k's ExpertAnnotations.txt and Flickr8k.token.txt.
+        sugarcrepe: Folder of SugarCrepe's seven files.
+        valse: Folder of VALSE's files.
+        negclip: NegCLIP's table of negative captions.
+        unknown_limit: Share of a set's ids that the split may lack; more for a part of COCO.
+    """
+
+    eccv: Path | None = None
+    cxc: Path | None = None
+    flickr8k: Path | None = None
+    sugarcrepe: Path | None = None
+    valse: Path | None = None
+    negclip: Path | None = None
+    unknown_limit: Share = 0.05
+
+    @property
+    def sets(self) -> dict[str, Path]:
+        """Those that are evaluated."""
+        named = {name: getattr(self, name) for name in type(self).model_fields if name != "unknown_limit"}
+        return {name: path for name, path in named.items() if path is not None}
+
+
 class EvaluateSettings(Settings):
     """Stage `evaluate`: which students on which split; stages/evaluate.yaml explains each."""
 
@@ -26,6 +54,7 @@ class EvaluateSettings(Settings):
     rankings: Path | None = Path("data/rankings/test")
     reranked: str = "base"
     rerank_depth: Annotated[int, Field(ge=10)] = 16
+    judged: JudgedSets = JudgedSets()
     folds: PositiveInt | None = None
     replicates: PositiveInt = 1000
     seed: NonNegativeInt = 0

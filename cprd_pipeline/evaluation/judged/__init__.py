@@ -1,0 +1,1 @@
+"""Judged sets: human judgments beyond the annotated positives, one file a set."""
