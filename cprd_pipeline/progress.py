@@ -6,14 +6,34 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
+
+
+def compact(number: float | int) -> str:
+    """A number in at most five characters: 9,999, 12.3k, 4.24M, 1.5G; below ten with one decimal."""
+    if number < 10_000:
+        return f"{number:,.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size * 0.9995:
+            share = number / size
+            text = f"{share:.{2 if share < 9.995 else 1 if share < 99.95 else 0}f}"
+            return (text.rstrip("0").rstrip(".") if "." in text else text) + letter
+    raise AssertionError
+
+
+class CountColumn(ProgressColumn):
+    """Items done of all."""
+
+    def render(self, task: Task) -> Text:
+        """Text such as `4.24M/10M`."""
+        return Text(f"{compact(task.completed)}/{compact(task.total or 0)}", no_wrap=True)
 
 
 class RateColumn(ProgressColumn):
@@ -26,7 +46,7 @@ class RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Text such as `1,234 pairs/s`; a dash before the first estimate."""
         speed = task.finished_speed or task.speed
-        return Text("-" if speed is None else f"{speed:,.0f} {self._unit}/s" if speed >= 10 else f"{speed:.1f} {self._unit}/s")
+        return Text("-" if speed is None else f"{compact(speed)} {self._unit}/s", no_wrap=True)
 
 
 class Bar:
@@ -59,11 +79,11 @@ def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[B
     """
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=12),
+        CountColumn(),
         RateColumn(unit),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
     )
     # A file or a pipe gets no control characters: rich writes the final state once there.
     with Progress(*columns, console=Console(stderr=True), transient=False) as progress:

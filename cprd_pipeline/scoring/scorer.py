@@ -11,7 +11,7 @@ import numpy as np
 from cprd_pipeline.corpus.images import ImageReader
 from cprd_pipeline.corpus.reader import Corpus, Rows
 from cprd_pipeline.errors import ModelError
-from cprd_pipeline.progress import Bar, progress_bar
+from cprd_pipeline.progress import Bar, compact, progress_bar
 from cprd_pipeline.scoring.backoff import BudgetedTeacher, Scores
 from cprd_pipeline.scoring.pairs import Codes, PairSpace
 from cprd_pipeline.scoring.plan import Plan, image_ends
@@ -127,7 +127,7 @@ class Scorer:
     def _show(self, bar: Bar, group: list[Codes]) -> None:
         self.images_done += len(group)
         rate = self.images_done / (time.perf_counter() - self.times.start)
-        bar.advance(sum(map(len, group)), f"{rate:,.1f} images/s, {self.times.share('data'):.0%} waiting for data")
+        bar.advance(sum(map(len, group)), f"{compact(rate)} images/s, {self.times.share('data'):.0%} waiting")
 
     def _encode_captions(self, captions: Rows) -> dict[int, Any]:
         """Encoded captions by content. Only those of one part are held, so memory follows the part size."""
