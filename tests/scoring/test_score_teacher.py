@@ -1,6 +1,9 @@
 """The stage `score-teacher`: what it buys, what it does not buy again, and the rankings it writes."""
 
+import errno
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,11 @@ import torch
 
 from cprd_pipeline.corpus.images import decode_image
 from cprd_pipeline.corpus.reader import Corpus
-from cprd_pipeline.errors import CorpusError, ModelError, SettingsError, StoreError
+from cprd_pipeline.errors import CorpusError, MachineError, ModelError, SettingsError, StoreError
 from cprd_pipeline.scoring.run import run
 from cprd_pipeline.scoring.settings import ScoreSettings
 from cprd_pipeline.settings import load_settings
+from cprd_pipeline.store import atomic
 from cprd_pipeline.store.folder import InputFolder, cache_folder
 from cprd_pipeline.store.schemas import RANKINGS, check_schema
 from tests.scoring.stub import STUB, StubTeacher, score_settings, stub_folder, stub_score, write_candidates
@@ -388,6 +392,69 @@ def test_a_score_that_is_nan_names_the_pair_and_stores_nothing_of_its_part(place
     assert 20 <= len(stored()) < 61
     assert stored()["score"].is_finite().all()
     assert not (place / "rankings").exists()
+
+
+def test_a_full_disk_keeps_what_was_scored(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third part does not fit: one line; with space again the same command ends as a run that had it all along."""
+    writes = 0
+    write = atomic.sync_file
+
+    def full(path: Path) -> None:
+        nonlocal writes
+        writes += path.suffix == ".parquet"
+        if writes == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "sync_file", full)
+        with pytest.raises(MachineError, match=r"the disk is full; free some space and run the same command again"):
+            run(score_settings(place))
+    done = len(stored())
+    assert 0 < done
+    assert not (place / "rankings").exists()
+    StubTeacher.seen.clear()
+    assert run(score_settings(place)).results["stored"] == done
+    assert len(StubTeacher.seen) == len(stored()) - done
+    whole = {"output": place / "whole", "report": place / "whole.json", "store": str(place / "store")}
+    run(score_settings(place, **whole))
+    assert bytes_of(place / "whole") == bytes_of(place / "rankings")
+    assert stored(place / "store").equals(stored())
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_score_file_is_never_used(place: Path, damage: str) -> None:
+    """Cut off, one bit flipped, or gone: the file is named, nothing is scored anew in silence, no rankings."""
+    run(score_settings(place))
+    victim = sorted((cache_folder() / "scores").glob("teacher=*/*.parquet"))[0]
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    {
+        "cut": lambda: victim.write_bytes(victim.read_bytes()[:-20]),
+        "flipped": lambda: victim.write_bytes(bytes(content)),
+        "gone": victim.unlink,
+    }[damage]()
+    StubTeacher.seen.clear()
+    with pytest.raises(StoreError, match=victim.name):
+        run(score_settings(place, output=place / "again", report=place / "again.json"))
+    assert StubTeacher.seen == []
+    assert not (place / "again").exists()
+
+
+class Emptying(StubTeacher):
+    """Its tokenizer knows no word."""
+
+    def encode_texts(self, captions: Sequence[str]) -> list[str]:
+        """Nothing."""
+        raise ModelError(f"the tokenizer leaves nothing of the caption {captions[0]!r}")
+
+
+def test_a_caption_of_which_the_tokenizer_leaves_nothing_is_named(place: Path) -> None:
+    """An adapter's error stops the run before anything of the part is stored."""
+    teacher = {"model": str(place / "stub"), "adapter": "tests.scoring.test_score_teacher:Emptying"}
+    with pytest.raises(ModelError, match="the tokenizer leaves nothing of the caption"):
+        run(score_settings(place, teacher=teacher))
+    assert not (cache_folder() / "scores").exists()
 
 
 def test_an_image_that_vanished_keeps_what_was_scored(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
