@@ -19,7 +19,7 @@ from cprd_pipeline.models.device import choose_device, choose_dtype
 from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.models.students import initial_student, student_identity, two_tower_student
 from cprd_pipeline.store.folder import InputFolder, OutputWriter
-from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
+from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report, save_series
 
 TRAINING_LOG = "training_log.jsonl"
 
@@ -131,4 +131,5 @@ def _report(settings: DistillSettings, trainer: Trainer, knowledge: TeacherKnowl
         ("steps", f"{settings.steps:,} of {settings.batch_size} pairs in {watch.seconds['training']:.0f} s"),
         ("last loss", f"{last['loss']:.3f} (itc {last['contrastive']:.3f}, distill {last['distillation']:.3f})"),
     ]
+    save_series(settings.report, "log", {name: [row[name] for row in trainer.log] for name in last})
     return StageReport("distill", settings.as_json(), results, table, watch.seconds)

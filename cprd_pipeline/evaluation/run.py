@@ -27,7 +27,7 @@ from cprd_pipeline.metrics.ranking import RankedPositives
 from cprd_pipeline.models.device import choose_device, choose_dtype
 from cprd_pipeline.store.atomic import write_bytes
 from cprd_pipeline.store.folder import InputFolder, OutputWriter
-from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
+from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report, save_series
 
 METRICS = "metrics.json"
 
@@ -226,6 +226,10 @@ def _report(
         results[asked.direction] = {"queries": len(asked.asked), "items": len(asked.item_rows), "without_positive": silent}
         left_out = f" ({silent:,} without a positive left out)" if silent else ""
         table.append((f"{asked.direction} queries", f"{len(asked.asked):,} among {len(asked.item_rows):,} items{left_out}"))
+    names = [name for name in metrics[models[0]] if all(name in figures for figures in metrics.values())]
+    save_series(
+        settings.report, "results", {"model": models} | {name: [metrics[model][name] for model in models] for name in names}
+    )
     device = choose_device(settings.device)
     results |= {"device": str(device), "dtype": str(choose_dtype(settings.dtype, device)).removeprefix("torch.")}
     table.append(("computed on", f"{results['device']}, {results['dtype']}"))

@@ -1,13 +1,14 @@
 """What `score-teacher` tells when it is done: the plan, the price, and what the rankings look like."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from cprd_pipeline.scoring.errands import Errand
 from cprd_pipeline.scoring.purchase import Purchase, Shop
 from cprd_pipeline.scoring.summary import summarise
 from cprd_pipeline.store.folder import InputFolder
-from cprd_pipeline.store.report import StageReport
+from cprd_pipeline.store.report import StageReport, save_series
 
 Rows = list[tuple[str, str]]
 
@@ -27,6 +28,7 @@ def report_on_rankings(shop: Shop, errands: Sequence[Errand], purchase: Purchase
     for direction, found in figures["directions"].items():
         table += _direction_rows(direction, found)
     table.append(("rankings", str(settings.output)))
+    save_series(settings.report, "scores", _histogram_columns(figures["histogram"]))
     report = StageReport("score-teacher", settings.as_json(), {**results, **figures}, table, dict(shop.watch.seconds))
     return report.save(settings.report)
 
@@ -91,6 +93,18 @@ def spoken(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size:,} {unit} {whole % size // small} {smaller}"
     return f"{whole // 60} min {whole % 60} s"
+
+
+def _histogram_columns(histogram: dict[str, list[float]] | None) -> dict[str, list[float]]:
+    """Middle of each bin, and the share of the positives' and of the candidates' scores in it."""
+    if histogram is None:
+        return {"score": [], "positives": [], "candidates": []}
+    edges = histogram["edges"]
+    columns = {"score": [round((low + high) / 2, 4) for low, high in pairwise(edges)]}
+    for side in ("positives", "candidates"):
+        total = sum(histogram[side]) or 1
+        columns[side] = [round(count / total, 6) for count in histogram[side]]
+    return columns
 
 
 def _direction_rows(direction: str, found: dict[str, Any]) -> Rows:

@@ -3,12 +3,14 @@
 Times, versions and hosts live here and never inside an output, where they would make everything after it run again.
 """
 
+import csv
 import importlib.metadata
+import io
 import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 
 from cprd_pipeline import __version__
 from cprd_pipeline.errors import StoreError
-from cprd_pipeline.store.atomic import write_json
+from cprd_pipeline.store.atomic import write_bytes, write_json
 
 _LIBRARIES = ("torch", "transformers", "faiss-cpu", "faiss-gpu", "pyarrow", "polars", "deltalake", "numpy")
 
@@ -48,6 +50,21 @@ class StageReport:
         full = StageReport(**{**asdict(self), "machine": describe_machine()})
         write_json(path, asdict(full))
         return full
+
+
+def save_series(report: Path, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write columns as CSV beside a report, `<report>_<name>.csv`, for `dvc plots`.
+
+    Args:
+        report: Path of the stage's report.
+        name: What the rows are.
+        columns: Values of each column, all of one length.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    write_bytes(report.with_name(f"{report.stem}_{name}.csv"), text.getvalue().encode())
 
 
 def read_report(path: Path) -> StageReport:

@@ -1,5 +1,6 @@
 """Figures over all positives, folds, intervals, clear winners, agreement with the teacher, and files for other tools."""
 
+import csv
 import json
 
 import numpy as np
@@ -119,3 +120,14 @@ def test_a_student_of_another_corpus_is_refused(made, settings_of, tmp_path):
     with pytest.raises(StoreError, match=r"student cprd: trained on another corpus \(ffffffff\); expected .*other_corpus=allow"):
         stage.run(settings_of(made))
     assert "cprd" in stage.run(settings_of(made, other_corpus="allow")).results["metrics"]
+
+
+def test_plots_show_the_figures_of_the_metrics(made, settings_of):
+    """The CSV beside the report has a row a model, every figure of metrics.json that all have."""
+    stage.run(settings := settings_of(made))
+    metrics = json.loads(settings.metrics.read_text())
+    with settings.report.with_name("evaluate_results.csv").open() as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["base", "cprd", "teacher"]
+    for model, figures in metrics.items():
+        assert {name: float(rows[model][name]) for name in figures} == figures

@@ -319,6 +319,10 @@ def test_the_report_says_what_a_teacher_in_the_loop_would_cost(place: Path) -> N
     """So many epochs over all lists, at the speed of this run; nothing when nothing was scored."""
     report = run(score_settings(place, in_loop_epochs=7))
     results = report.results
+    rows = [line.split(",") for line in (place / "score_scores.csv").read_text().splitlines()]
+    assert rows[0] == ["score", "positives", "candidates"]
+    for column in (1, 2):
+        assert sum(float(row[column]) for row in rows[1:]) == pytest.approx(1, abs=1e-3)
     assert results["in_loop"]["pairs"] == 7 * results["requested"]
     assert results["in_loop"]["seconds"] == round(7 * results["requested"] / results["pairs_per_second"], 1)
     assert any("for 7 epochs" in value for _, value in report.table)
