@@ -13,6 +13,8 @@ from cprd_pipeline import __version__
 from cprd_pipeline.errors import CprdError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from cprd_pipeline.settings import Settings
     from cprd_pipeline.store.report import StageReport
 
@@ -25,9 +27,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+scores_app = typer.Typer(help="Look after the score store: every teacher score that was ever bought.", no_args_is_help=True)
+app.add_typer(scores_app, name="scores")
+
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings file instead of stages/<stage>.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one setting; may be repeated.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the stage's report as JSON instead of a table.")]
+
+
+Store = Annotated[
+    str | None,
+    typer.Option("--store", metavar="PATH_OR_URI", help="Another score store than <cache>/scores, CPRD_CACHE being the cache."),
+]
+Teacher = Annotated[str | None, typer.Option("--teacher", metavar="FP", help="Beginning of a fingerprint: this teacher only.")]
+ForgetDamaged = Annotated[
+    bool, typer.Option("--forget-damaged", help="Take damaged files out of the table; their scores are bought again.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -135,6 +150,72 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or em
     typer.echo(f"Next: cd {folder}, edit stages/prepare.yaml, then: git init; dvc init; dvc repro")
 
 
+@app.command()
+def compare(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="MODEL, FOLDER:MODEL, or LABEL=MODEL,MODEL,... (seeds).")],
+    evaluation: Annotated[Path, typer.Option("--evaluation", metavar="DIR", help="Where `evaluate` wrote.")] = Path(
+        "data/reports/evaluation"
+    ),
+    replicates: Annotated[int, typer.Option("--replicates", min=1, help="Resampled test sets, and random swaps.")] = 10_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of both.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Test evaluated models against the first of them, on the same queries: differences, intervals, p-values."""
+    from cprd_pipeline.evaluation.comparison import compare_models
+    from cprd_pipeline.evaluation.reality import Protocol
+
+    _show(compare_models(models, evaluation, Protocol(replicates, seed)), as_json)
+
+
+@scores_app.command("list")
+def scores_list(store: Store = None, as_json: AsJson = False) -> None:
+    """Show what the store holds of each teacher."""
+    from cprd_pipeline.store.score_commands import list_scores
+
+    _show(list_scores(store), as_json)
+
+
+@scores_app.command("verify")
+def scores_verify(store: Store = None, forget_damaged: ForgetDamaged = False, as_json: AsJson = False) -> None:
+    """Compare every file with the digest that it was written with."""
+    from cprd_pipeline.store.score_commands import verify_scores
+
+    _show(verify_scores(store, forget_damaged=forget_damaged), as_json)
+
+
+@scores_app.command("compact")
+def scores_compact(store: Store = None, teacher: Teacher = None, as_json: AsJson = False) -> None:
+    """Make few large files of many small ones; delete replaced files. Refused while anybody uses the store."""
+    from cprd_pipeline.store.score_commands import compact_scores
+
+    _show(compact_scores(store, teacher), as_json)
+
+
+@scores_app.command("export")
+def scores_export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A Parquet file that is not there yet.")],
+    store: Store = None,
+    teacher: Teacher = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write scores to one Parquet file, for another machine."""
+    from cprd_pipeline.store.score_commands import export_to
+
+    _show(export_to(store, file, teacher), as_json)
+
+
+@scores_app.command("import")
+def scores_import(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `scores export` wrote.")],
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add the scores of an exported file that the store does not have."""
+    from cprd_pipeline.store.score_commands import import_from
+
+    _show(import_from(store, file), as_json)
+
+
 def _settings(model: "type[S]", stage: str, config: Path | None, overrides: list[str] | None) -> "S":
     from cprd_pipeline.settings import load_settings
 
@@ -153,12 +234,23 @@ def _print_table(done: "StageReport") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"{done.stage}{': up to date, nothing done' if done.up_to_date else ''}", title_justify="left", box=None)
+    table = Table(box=None, show_header=False)
     table.add_column("", style="dim")
     table.add_column("")
     for what, value in done.table:
-        table.add_row(Text(what), Text(value))  # Text: square brackets in a path are no markup
-    Console(width=None if sys.stdout.isatty() else 100).print(table)
+        table.add_row(Text(what), _emphasised(value))  # Text: square brackets in a path are no markup
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    # Not the table's title, which would be wrapped at the table's width.
+    console.print(Text(f"{done.stage}{': up to date, nothing done' if done.up_to_date else ''}", style="italic"))
+    console.print(table)
+
+
+def _emphasised(value: str) -> "Text":
+    """What stands between double asterisks in bold."""
+    from rich.text import Text
+
+    pieces = value.split("**")
+    return Text.assemble(*((piece, "bold" if place % 2 else "") for place, piece in enumerate(pieces)))
 
 
 class _Interrupted(BaseException):

@@ -70,7 +70,7 @@ def compare_models(names: Sequence[str], evaluation: Path, protocol: Protocol) -
         table.append((f"{first.label} / {arm.label}", f"{'first':>8}{'second':>8}{'change':>9}   {'95 % interval':<18}{'p':>6}"))
         table += [(_title(one.figure), _line(one, p)) for one, p in rows]
     table += _seed_rows(arms)
-    table.append(("p", f"{protocol.replicates:,} paired swaps by image, Holm over {len(p_values)} tests; ** below {_ALPHA}"))
+    table.append(("p", f"{protocol.replicates:,} paired swaps by image, Holm over {len(p_values)} tests; bold below {_ALPHA}"))
     settings = {"models": list(names), "evaluation": str(evaluation), "replicates": protocol.replicates, "seed": protocol.seed}
     return StageReport("compare", settings, results, table)
 

@@ -13,9 +13,9 @@ from cprd_pipeline.scoring.purchase import Shop
 from cprd_pipeline.scoring.rankings import Ranker, rules_of
 from cprd_pipeline.scoring.report import report_on_rankings, report_on_shard
 from cprd_pipeline.scoring.settings import ScoreSettings
-from cprd_pipeline.store.folder import InputFolder, OutputWriter, cache_folder
+from cprd_pipeline.store.folder import InputFolder, OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
-from cprd_pipeline.store.scores import ScoreStore
+from cprd_pipeline.store.scores import ScoreStore, default_store
 
 
 def run(settings: ScoreSettings) -> StageReport:
@@ -31,7 +31,7 @@ def run(settings: ScoreSettings) -> StageReport:
     corpus = Corpus(settings.corpus)
     candidates = open_candidates(settings, corpus)
     fingerprint = teacher_fingerprint(settings.teacher)
-    store = ScoreStore(settings.store or str(cache_folder() / "scores"))
+    store = ScoreStore(settings.store or default_store())
     shop = Shop(settings, corpus, PairSpace(corpus.images, corpus.captions), store, fingerprint, Stopwatch())
     if settings.shard:
         errands = _plan(shop, candidates)

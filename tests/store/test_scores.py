@@ -1,42 +1,25 @@
 """The score store: appended whole, found by content, never silently repaired."""
 
+import errno
 import multiprocessing
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import deltalake
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cprd_pipeline.errors import StoreError
-from cprd_pipeline.store.fingerprint import DigestArray, bytes_digest, stack_digests
-from cprd_pipeline.store.scores import ScoreStore
-
-
-def digests(values: list[int]) -> DigestArray:
-    """Of numbers, the first with trailing zero bytes."""
-    return stack_digests(bytes([7]) + bytes(15) if value == 0 else bytes_digest(str(value).encode()) for value in values)
-
-
-def append(store: ScoreStore, pairs: dict[tuple[int, int], float], teacher: str = "t", direction: str = "both") -> None:
-    """Pairs of (image, caption) numbers with their scores."""
-    images, captions = zip(*pairs, strict=True)
-    scores = np.array(list(pairs.values()), dtype=np.float32)
-    store.append(teacher, direction, digests(list(images)), digests(list(captions)), scores)
-
-
-def known(store: ScoreStore, images: list[int], captions: list[int], teacher: str = "t", direction: str = "both"):
-    """(image, caption) numbers to scores, for a corpus of these contents."""
-    found = store.known(teacher, direction, digests(images), digests(captions))
-    assert found.codes.dtype == np.int64
-    assert found.scores.dtype == np.float32
-    assert (np.diff(found.codes) > 0).all()
-    return {
-        (images[code // len(captions)], captions[code % len(captions)]): float(score)
-        for code, score in zip(found.codes, found.scores, strict=True)
-    }
+from cprd_pipeline.errors import CprdError, StoreError
+from cprd_pipeline.store.scores import ScoreStore, default_store
+from tests.store.score_pairs import append, data_files, digests, flip_a_bit, known
 
 
 @given(
@@ -55,7 +38,8 @@ def test_what_was_appended_is_found_by_content(tmp_path_factory, batches, images
             expected[pair] = min(score, expected.get(pair, score))
     inside = {pair: score for pair, score in expected.items() if pair[1] < 4}
     assert known(store, images, captions) == inside
-    assert store.count("t") == sum(map(len, batches))
+    # A batch that is byte for byte the same again is the same file.
+    assert store.count("t") == sum(map(len, {tuple(sorted(batch.items())): batch for batch in batches}.values()))
 
 
 def test_teachers_and_directions_are_apart(tmp_path: Path) -> None:
@@ -109,26 +93,32 @@ def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     assert found == {(writer, caption): float(writer) for writer in (1, 2) for caption in range(60)}
 
 
-def data_files(uri: Path, teacher: str) -> list[Path]:
-    """Parquet files of one teacher."""
-    files = sorted((uri / f"teacher={teacher}").glob("*.parquet"))
-    assert files
-    return files
+DAMAGE = {
+    "truncate": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "overwrite": lambda file: file.write_bytes(bytes(file.stat().st_size)),
+    "flip": lambda file: flip_a_bit(file, file.stat().st_size // 3),
+    "remove": Path.unlink,
+}
 
 
-@pytest.mark.parametrize("damage", ["truncate", "overwrite", "remove"])
-def test_a_damaged_data_file_is_an_error_with_a_next_step(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("truncate", "bytes instead of"),
+        ("overwrite", "its bytes changed"),
+        ("flip", "its bytes changed"),
+        ("remove", "the file is gone"),
+    ],
+)
+def test_a_damaged_data_file_is_an_error_with_a_next_step(tmp_path: Path, damage: str, reason: str) -> None:
     """Not fewer scores: they would be bought again without a word. Files of another teacher are not even opened."""
     store = ScoreStore(str(tmp_path / "store"))
     for teacher in ("t", "u"):
         append(store, {(0, caption): 1.0 for caption in range(50)}, teacher)
-    (file,) = data_files(tmp_path / "store", "t")
-    content = file.read_bytes()
-    if damage == "remove":
-        file.unlink()
-    else:
-        file.write_bytes(content[: len(content) // 2] if damage == "truncate" else bytes(len(content)))
-    with pytest.raises(StoreError, match=r"the score store cannot be read .*; restore the damaged or missing file"):
+    (file,) = data_files(store)
+    DAMAGE[damage](file)
+    wanted = rf"store/teacher=t/{file.name}: the score store cannot be read \(.*{reason}.*\); restore the damaged or missing file"
+    with pytest.raises(StoreError, match=wanted):
         known(store, [0], list(range(50)))
     assert len(known(store, [0], list(range(50)), "u")) == 50
 
@@ -145,7 +135,7 @@ def test_a_damaged_log_is_an_error(tmp_path: Path) -> None:
 def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
     """A Delta table of something else."""
     deltalake.write_deltalake(str(tmp_path / "store"), pa.table({"teacher": ["t"], "n": [1]}), partition_by=["teacher"])
-    with pytest.raises(StoreError, match="columns are teacher, n; expected teacher, image_digest"):
+    with pytest.raises(StoreError, match="columns are teacher: string, n: int64; expected teacher: string, image_digest"):
         known(ScoreStore(str(tmp_path / "store")), [0], [1])
 
 
@@ -154,3 +144,149 @@ def test_a_store_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("in the way")
     with pytest.raises(StoreError, match=r"scores cannot be added to the store .*run the same command again"):
         append(ScoreStore(str(tmp_path / "store")), {(0, 1): 1.0})
+
+
+def test_the_store_lies_in_the_cache(tmp_path: Path) -> None:
+    """Unless a setting says otherwise; CPRD_CACHE is the test's own folder."""
+    assert default_store() == str(tmp_path / "cache" / "scores")
+
+
+def test_a_log_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    """Not an empty store: everything would be bought again."""
+    store = ScoreStore(str(tmp_path / "store"))
+    append(store, {(0, 1): 1.0})
+    shutil.rmtree(tmp_path / "store" / "_delta_log")
+    for use in (lambda: known(store, [0], [1]), lambda: append(store, {(0, 2): 1.0}), lambda: store.count("t")):
+        with pytest.raises(StoreError, match=r"_delta_log is gone\); restore the folder _delta_log"):
+            use()
+
+
+def test_a_log_with_a_hole_is_an_error_of_one_short_line(tmp_path: Path) -> None:
+    """The deltalake library's own message shows a whole structure."""
+    store = ScoreStore(str(tmp_path / "store"))
+    for caption in range(4):
+        append(store, {(0, caption): 1.0})
+    (tmp_path / "store" / "_delta_log" / f"{2:020d}.json").unlink()
+    with pytest.raises(StoreError, match=r"the score store cannot be read .*found gap.*restore the folder _delta_log") as caught:
+        known(store, [0], [1])
+    assert len(str(caught.value)) < 600
+
+
+def test_other_programs_read_the_store(tmp_path: Path) -> None:
+    """Polars finds every row, with the table's columns."""
+    store = ScoreStore(str(tmp_path / "store"))
+    append(store, {(0, 1): 1.0, (1, 1): 2.0})
+    append(store, {(0, 1): 3.0}, "u", "i2t")
+    found = pl.read_delta(store.uri)
+    assert found.columns == ["teacher", "image_digest", "caption_digest", "direction", "score"]
+    rows = {
+        (row["teacher"], row["image_digest"], row["caption_digest"], row["direction"], row["score"]) for row in found.to_dicts()
+    }
+    image, other = digests([0]).tobytes(), digests([1]).tobytes()
+    assert rows == {("t", image, other, "both", 1.0), ("t", other, other, "both", 2.0), ("u", image, other, "i2t", 3.0)}
+
+
+def test_rows_of_other_programs_are_read(tmp_path: Path) -> None:
+    """The deltalake library's own writer, as versions of ours before this one used it, and as anybody may."""
+    store = ScoreStore(str(tmp_path / "store"))
+    append(store, {(0, 1): 1.0})
+    rows = pl.read_delta(store.uri).with_columns(pl.lit(0.5).cast(pl.Float32).alias("score"))
+    deltalake.write_deltalake(store.uri, rows.to_arrow(), mode="append")
+    assert known(store, [0], [1]) == {(0, 1): 0.5}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("score", float("nan"), "1 of 1 scores are not finite; expected finite scores"),
+        ("direction", "up", "the direction 'up'; expected both or i2t or t2i"),
+        ("image_digest", b"short", "digests of 5 bytes; expected 16 bytes"),
+    ],
+)
+def test_what_no_score_can_be_is_refused_when_it_is_read(tmp_path: Path, column: str, value: object, message: str) -> None:
+    """Another program wrote it."""
+    store = ScoreStore(str(tmp_path / "store"))
+    append(store, {(0, 1): 1.0})
+    rows = pl.read_delta(store.uri).with_columns(pl.lit(value).cast(pl.read_delta(store.uri).schema[column]).alias(column))
+    deltalake.write_deltalake(store.uri, rows.to_arrow(), mode="append")
+    with pytest.raises(StoreError, match=rf"the score store cannot be read \({message}\)"):
+        known(store, [0], [1])
+
+
+def test_a_changed_layout_is_refused(tmp_path: Path) -> None:
+    """A table of the right columns without a folder for each teacher."""
+    store = ScoreStore(str(tmp_path / "one"))
+    append(store, {(0, 1): 1.0})
+    other = ScoreStore(str(tmp_path / "other"))
+    deltalake.write_deltalake(other.uri, pl.read_delta(store.uri).to_arrow(), schema_mode="overwrite", mode="overwrite")
+    with pytest.raises(StoreError, match="another program changed the layout of this table"):
+        known(other, [0], [1])
+
+
+def test_a_teacher_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
+    """Fingerprints never are."""
+    with pytest.raises(StoreError, match=r"the teacher '\.\./up'; expected a fingerprint"):
+        append(ScoreStore(str(tmp_path / "store")), {(0, 1): 1.0}, "../up")
+
+
+def test_a_file_listed_under_another_teacher_is_an_error(tmp_path: Path) -> None:
+    """The log's folder and its column must agree."""
+    store = ScoreStore(str(tmp_path / "store"))
+    append(store, {(0, 1): 1.0})
+    log = tmp_path / "store" / "_delta_log" / f"{1:020d}.json"
+    log.write_text(log.read_text().replace('"teacher":"t"', '"teacher":"u"'))
+    with pytest.raises(StoreError, match="listed under the teacher u"):
+        known(store, [0], [1], "u")
+
+
+def test_a_batch_without_rows_stores_nothing(tmp_path: Path) -> None:
+    """Not even a table."""
+    store = ScoreStore(str(tmp_path / "store"))
+    store.append("t", "both", digests([]), digests([]), np.empty(0, dtype=np.float32))
+    assert not (tmp_path / "store").exists()
+
+
+_FULL_DISK = """
+import resource, signal, sys
+from cprd_pipeline.errors import CprdError
+from cprd_pipeline.store.scores import ScoreStore
+from tests.store.score_pairs import append
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    append(ScoreStore(sys.argv[1]), {(2, caption): 2.0 for caption in range(400)})
+except CprdError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.parametrize(("room", "message"), [(2000, "MachineError: .*parquet: File too large"), (0, "cannot be added|too large")])
+def test_a_file_that_cannot_be_written_whole_stores_nothing(tmp_path: Path, room: int, message: str) -> None:
+    """The kernel refuses further bytes, as on a full disk; what was there is there, and the same command goes on."""
+    store = ScoreStore(str(tmp_path / "store"))
+    append(store, {(0, 1): 1.0})
+    done = subprocess.run([sys.executable, "-c", _FULL_DISK, store.uri, str(room)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.search(message, done.stderr), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert known(store, [0, 2], list(range(400))) == {(0, 1): 1.0}
+    assert len(data_files(store)) == 1
+    append(store, {(2, caption): 2.0 for caption in range(400)})
+    assert len(known(store, [0, 2], list(range(400)))) == 401
+
+
+@pytest.mark.parametrize("refused", ["data", "log"])
+def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
+    """While the scores are written, or while the table's log is."""
+    store = ScoreStore(str(tmp_path / "store"))
+    append(store, {(0, 1): 1.0})
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(*((os, "fsync") if refused == "data" else (deltalake.DeltaTable, "create_write_transaction")), full)
+    message = "the disk is full; free some space" if refused == "data" else "cannot be added .*No space left.*run the same command"
+    with pytest.raises(CprdError, match=message):
+        append(store, {(0, 2): 1.0})
+    monkeypatch.undo()
+    assert known(store, [0], [1, 2]) == {(0, 1): 1.0}
