@@ -2,36 +2,21 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.errors import SettingsError, StoreError
+from cprd_pipeline.reporting.background import NO_BACKGROUND, Background, read_background
+from cprd_pipeline.reporting.logs import TrainingLog, read_log
 from cprd_pipeline.reporting.settings import ReportSettings
 from cprd_pipeline.store.folder import InputFolder
 from cprd_pipeline.store.report import StageReport, read_report
-from cprd_pipeline.store.schemas import EVALUATED_LISTS, RANKINGS, check_schema
+from cprd_pipeline.store.schemas import EVALUATED_LISTS, EVALUATED_QUERIES, RANKINGS, check_schema
 
-# Columns of a training log that are no loss.
-_OTHER_COLUMNS = frozenset({"step", "learning_rate", "scale"})
-
-
-@dataclass(frozen=True)
-class TrainingLog:
-    """A training's losses over its steps.
-
-    Args:
-        name: Of the training.
-        steps: float64 [N].
-        terms: Each part of the loss, float64 [N].
-    """
-
-    name: str
-    steps: npt.NDArray[np.float64]
-    terms: dict[str, npt.NDArray[np.float64]]
+TEACHER = "teacher"
+"""Name under which the evaluation keeps the teacher's reranking."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +27,14 @@ class Inputs:
         corpus: The corpus.
         split: The evaluated split.
         metrics: Figures of each model; `teacher` is the teacher's reranking.
+        background: Intervals and tests of those figures, as far as the evaluation's report is among the stages.
         miner: The student that mined the rankings.
-        student: The student that the gallery sets beside it.
+        student: The student that the page sets beside it.
         rerank_depth: How many items of a list the teacher reordered in the metrics.
         rankings: The split's rankings.
         student_lists: The student's similarities of everything in the rankings, row by row.
+        queries: Per-query results of each model, by name.
+        fingerprints: What each thing is called by its content.
         stages: Stage reports with the names of their files.
         logs: Training logs.
     """
@@ -54,11 +42,14 @@ class Inputs:
     corpus: Corpus
     split: str
     metrics: dict[str, dict[str, float]]
+    background: Background
     miner: str
     student: str
     rerank_depth: int
     rankings: pa.Table
     student_lists: pa.Table
+    queries: dict[str, pa.Table]
+    fingerprints: dict[str, str]
     stages: list[tuple[str, StageReport]]
     logs: list[TrainingLog]
 
@@ -74,24 +65,35 @@ def read_inputs(settings: ReportSettings) -> Inputs:
     rankings = InputFolder(settings.rankings, "rankings")
     evaluation = InputFolder(settings.evaluation, "evaluation")
     _check_same_run(settings, corpus, rankings, evaluation)
+    shaping = _shaping(settings, evaluation)
+    metrics = json.loads(evaluation.part_path("metrics.json").read_bytes())
+    stages = [(path.stem, read_report(path)) for path in settings.stages]
+    lists = check_schema(rankings.tables(""), RANKINGS, str(settings.rankings))
+    return Inputs(
+        corpus,
+        shaping["split"],
+        metrics,
+        _background(metrics, stages),
+        shaping["reranked"],
+        settings.student,
+        shaping["rerank_depth"],
+        lists,
+        _student_lists(settings, evaluation, lists),
+        {model: _queries(settings, evaluation, model) for model in metrics},
+        _fingerprints(corpus, rankings, evaluation),
+        stages,
+        [read_log(name, path) for name, path in settings.logs.items()],
+    )
+
+
+def _shaping(settings: ReportSettings, evaluation: InputFolder) -> dict[str, Any]:
     shaping = evaluation.manifest.settings
     if settings.student not in shaping["students"]:
         known = ", ".join(shaping["students"])
         raise SettingsError(
             f"student is {settings.student!r}, which {settings.evaluation} does not know", expected=f"one of {known}"
         )
-    return Inputs(
-        corpus,
-        shaping["split"],
-        json.loads(evaluation.part_path("metrics.json").read_bytes()),
-        shaping["reranked"],
-        settings.student,
-        shaping["rerank_depth"],
-        check_schema(rankings.tables(""), RANKINGS, str(settings.rankings)),
-        check_schema(evaluation.table(f"lists-{settings.student}.parquet"), EVALUATED_LISTS, str(settings.evaluation)),
-        [(path.stem, read_report(path)) for path in settings.stages],
-        [read_log(name, path) for name, path in settings.logs.items()],
-    )
+    return shaping
 
 
 def _check_same_run(settings: ReportSettings, corpus: Corpus, rankings: InputFolder, evaluation: InputFolder) -> None:
@@ -116,33 +118,28 @@ def _check_same_run(settings: ReportSettings, corpus: Corpus, rankings: InputFol
         )
 
 
-def read_log(name: str, path: Path) -> TrainingLog:
-    """Read a training log: one JSON object a line with `step` and the losses of that step.
-
-    A term that is zero throughout (distillation under a contrastive objective) is left out.
-
-    Raises:
-        StoreError: The file is missing, empty, or a line of it is something else.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        raise StoreError(f"{path}: there is no such training log", do=f"mend logs.{name}, or run that training") from None
-    rows = [_log_row(path, number, line) for number, line in enumerate(lines, start=1)]
-    if not rows:
-        raise StoreError(f"{path}: the training log is empty", do=f"remove logs.{name}, or run that training again")
-    columns = {key: np.array([row.get(key, np.nan) for row in rows], dtype=np.float64) for key in rows[0]}
-    terms = {
-        key: values for key, values in columns.items() if key not in _OTHER_COLUMNS and np.isfinite(values).all() and values.any()
-    }
-    return TrainingLog(name, columns["step"], terms)
+def _student_lists(settings: ReportSettings, evaluation: InputFolder, rankings: pa.Table) -> pa.Table:
+    lists = check_schema(evaluation.table(f"lists-{settings.student}.parquet"), EVALUATED_LISTS, str(settings.evaluation))
+    if any(rankings[column].to_pylist() != lists[column].to_pylist() for column in ("direction", "query_id")):
+        raise StoreError(f"{settings.evaluation}: its lists are not those of {settings.rankings}", do="run evaluate again")
+    return lists
 
 
-def _log_row(path: Path, number: int, line: str) -> dict[str, float]:
-    try:
-        row = {str(key): float(value) for key, value in json.loads(line).items()}
-    except (ValueError, TypeError, AttributeError):
-        row = {}
-    if not np.isfinite(row.get("step", np.nan)):
-        raise StoreError(f"{path}, line {number}: no line of a training log", expected='{"step": 50, "loss": 3.2, ...}')
-    return row
+def _queries(settings: ReportSettings, evaluation: InputFolder, model: str) -> pa.Table:
+    return check_schema(evaluation.table(f"queries-{model}.parquet"), EVALUATED_QUERIES, str(settings.evaluation))
+
+
+def _fingerprints(corpus: Corpus, rankings: InputFolder, evaluation: InputFolder) -> dict[str, str]:
+    """The corpus first, then what was made from it."""
+    found = {"corpus": corpus.digest}
+    found |= {name: digest for name, digest in rankings.manifest.inputs.items() if name != "corpus"}
+    found |= {name: digest for name, digest in evaluation.manifest.inputs.items() if name != "corpus"}
+    return found | {"evaluation": evaluation.manifest.digest}
+
+
+def _background(metrics: dict[str, dict[str, float]], stages: list[tuple[str, StageReport]]) -> Background:
+    """From the report of this very evaluation, when it is among the stages."""
+    for name, report in stages:
+        if report.stage == "evaluate" and report.results.get("metrics") == metrics:
+            return read_background(name, report.results)
+    return NO_BACKGROUND

@@ -2,6 +2,7 @@
 
 import html
 import json
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -26,6 +27,31 @@ def element(tag: str, *children: str, **attributes: str) -> Html:
 def join(*children: str) -> Html:
     """Several pieces, one after the other; text among them is escaped."""
     return Html("".join(child if isinstance(child, Html) else html.escape(child) for child in children))
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of the page.
+
+    Args:
+        title: Its heading.
+        explanation: A sentence or two on what is seen.
+        content: What is seen.
+    """
+
+    title: str
+    explanation: str
+    content: tuple[Html, ...]
+
+    @property
+    def anchor(self) -> str:
+        """The title's first word in small letters."""
+        return self.title.split()[0].lower()
+
+    def html(self) -> Html:
+        """The finished element."""
+        heading = element("h2", self.title)
+        return element("section", heading, element("p", self.explanation, class_="muted"), *self.content, id=self.anchor)
 
 
 def json_script(identifier: str, content: Any) -> Html:

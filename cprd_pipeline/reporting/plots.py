@@ -4,16 +4,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float
 
 from cprd_pipeline.reporting.markup import Html, element, join
 
-_WIDTH, _HEIGHT = 360, 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 10, 24
+_WIDTH, _HEIGHT = 360, 216
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 22, 38
 _MOST_BINS = 48
 _MOST_POINTS = 240
-
-FloatArray = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -23,29 +21,30 @@ class Curve:
     Args:
         label: For the legend.
         colour: Class of the style sheet: `positive`, `candidate`, `student`, `fourth`, `fifth`.
-        x: Ascending, [N].
-        y: [N].
+        x: Ascending.
+        y: One value each.
         filled: Shade the area below it.
     """
 
     label: str
     colour: str
-    x: FloatArray
-    y: FloatArray
+    x: Float[np.ndarray, " N"]
+    y: Float[np.ndarray, " N"]
     filled: bool = False
 
 
-def histogram(title: str, groups: dict[str, FloatArray], colours: dict[str, str]) -> Html:
+def histogram(title: str, x_label: str, groups: dict[str, Float[np.ndarray, " _"]], colours: dict[str, str]) -> Html:
     """Distributions over one another, each as shares of its own group.
 
     Args:
-        title: What is measured.
+        title: Of the figure.
+        x_label: What is measured.
         groups: Values of each group, finite; a group may be empty.
         colours: Colour class of each group.
     """
     filled = {label: values for label, values in groups.items() if len(values)}
     if not filled:
-        return chart(title, [])
+        return chart(title, [], x_label, "")
     low = min(float(values.min()) for values in filled.values())
     high = max(float(values.max()) for values in filled.values())
     # About the square root of the smallest group, so that a handful of values does not become a comb.
@@ -56,17 +55,20 @@ def histogram(title: str, groups: dict[str, FloatArray], colours: dict[str, str]
         shares = np.histogram(values, edges)[0] / len(values)
         # Steps: every bin gives its two edges, and the area closes at zero on both sides.
         x = np.concatenate([[edges[0]], np.repeat(edges, 2)[1:-1], [edges[-1]]])
-        curves.append(Curve(label, colours[label], x, np.concatenate([[0], np.repeat(shares, 2), [0]]), filled=True))
-    return chart(title, curves, percent=True)
+        y = np.concatenate([[0.0], np.repeat(shares, 2), [0.0]])
+        curves.append(Curve(f"{label} ({len(values):,})", colours[label], x, y, filled=True))
+    return chart(title, curves, x_label, "share of the group", percent=True)
 
 
-def learning_curves(title: str, steps: FloatArray, terms: dict[str, FloatArray], colours: dict[str, str]) -> Html:
+def learning_curves(
+    title: str, steps: Float[np.ndarray, " N"], terms: dict[str, Float[np.ndarray, " N"]], colours: dict[str, str]
+) -> Html:
     """Losses over training steps; long logs are thinned to means of equal stretches.
 
     Args:
         title: Which training.
-        steps: Ascending, [N].
-        terms: Values of each term, [N].
+        steps: Ascending.
+        terms: Values of each term.
         colours: Colour class of each term.
     """
     stretches = np.array_split(np.arange(len(steps)), min(len(steps), _MOST_POINTS))
@@ -74,20 +76,24 @@ def learning_curves(title: str, steps: FloatArray, terms: dict[str, FloatArray],
     curves = [
         Curve(label, colours[label], x, np.array([values[part].mean() for part in stretches])) for label, values in terms.items()
     ]
-    return chart(title, curves)
+    return chart(title, curves, "step", "loss")
 
 
-def chart(title: str, curves: list[Curve], *, percent: bool = False) -> Html:
-    """A figure with a legend, both axes from the data, the y axis from zero where the data allow it."""
+def chart(title: str, curves: list[Curve], x_label: str, y_label: str, *, percent: bool = False) -> Html:
+    """A figure with a legend and named axes, both from the data, the y axis from zero where the data allow it."""
     legend = [element("span", element("i", class_=f"swatch {curve.colour}"), curve.label) for curve in curves]
     caption = element("figcaption", element("strong", title), element("span", *legend, class_="legend"))
     if not curves:
         return element("figure", caption, element("p", "nothing to show", class_="muted"))
     frame = _Frame.around(curves)
-    drawn = join(frame.axes(percent), *(frame.line(curve) for curve in curves))
+    drawn = join(frame.axes(percent), frame.names(x_label, y_label), *(frame.line(curve) for curve in curves))
     summary = f"{title}: {', '.join(curve.label for curve in curves)}"
-    svg = element("svg", drawn, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=summary)
-    return element("figure", caption, svg)
+    return element("figure", caption, svg(drawn, float(_WIDTH), float(_HEIGHT), summary))
+
+
+def svg(drawn: Html, width: float, height: float, summary: str) -> Html:
+    """A drawing that fills its column, with a sentence for those who do not see it."""
+    return element("svg", drawn, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=summary)
 
 
 @dataclass(frozen=True)
@@ -126,8 +132,15 @@ class _Frame:
             text = f"{value * 100:g} %" if percent else f"{value:g}"
             parts.append(element("text", text, x=str(_LEFT - 5), y=y, class_="y"))
         for value in ticks(self.x_low, self.x_high, 5):
-            parts.append(element("text", f"{value:,g}", x=f"{self.x(value):.1f}", y=str(_HEIGHT - 7), class_="x"))
+            parts.append(element("text", f"{value:,g}", x=f"{self.x(value):.1f}", y=str(_HEIGHT - _BOTTOM + 15), class_="x"))
         return join(*parts)
+
+    def names(self, x_label: str, y_label: str) -> Html:
+        middle = (_LEFT + _WIDTH - _RIGHT) / 2
+        return join(
+            element("text", x_label, x=f"{middle:g}", y=str(_HEIGHT - 6), class_="x axis"),
+            element("text", y_label, x="0", y="10", class_="axis"),
+        )
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:

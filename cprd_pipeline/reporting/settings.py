@@ -12,7 +12,7 @@ class GallerySettings(Settings):
     """Which queries the page shows, and how much of each.
 
     Args:
-        queries: Queries per direction, drawn by `seed`; fewer when the rankings hold fewer.
+        queries: Queries per direction, an equal share for each filter; fewer when the rankings hold fewer.
         shown: First items of each order.
         thumbnail_pixels: Longest side of a picture.
         seed: Of the draw.
@@ -20,7 +20,7 @@ class GallerySettings(Settings):
 
     queries: NonNegativeInt = 24
     shown: PositiveInt = 8
-    thumbnail_pixels: Annotated[int, Field(ge=16, le=512)] = 128
+    thumbnail_pixels: Annotated[int, Field(ge=16, le=512)] = 96
     seed: NonNegativeInt = 0
 
 

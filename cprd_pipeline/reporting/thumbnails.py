@@ -11,7 +11,9 @@ from cprd_pipeline.corpus.images import ImageReader
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.progress import progress_bar
 
-_JPEG_QUALITY = 80
+_QUALITY = 75
+# Shrinks by whole factors first: a third of the time, and no difference that an eye finds at this size.
+_REDUCING_GAP = 2.0
 
 
 def thumbnails(corpus: Corpus, rows: Iterable[int], longest_side: int) -> dict[int, str]:
@@ -21,8 +23,9 @@ def thumbnails(corpus: Corpus, rows: Iterable[int], longest_side: int) -> dict[i
         CorpusError: A picture is gone or is not what was prepared.
     """
     wanted = np.unique(np.fromiter(rows, dtype=np.int64))
+    found = {}
+    # Without workers: a thumbnail takes two to three milliseconds, little more than carrying a picture between processes.
     with ImageReader(corpus) as reader, progress_bar("thumbnails", len(wanted), "images") as bar:
-        found = {}
         for row, image in reader.stream(wanted):
             found[int(row)] = data_uri(image, longest_side)
             bar.advance()
@@ -30,15 +33,9 @@ def thumbnails(corpus: Corpus, rows: Iterable[int], longest_side: int) -> dict[i
 
 
 def data_uri(image: Image.Image, longest_side: int) -> str:
-    """The picture, shrunk to `longest_side` (never grown), in the smaller of PNG and JPEG."""
+    """The picture as WebP, shrunk to `longest_side`, never grown."""
     small = image.copy()
-    small.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
-    encoded = [("png", _encode(small, "PNG", optimize=True)), ("jpeg", _encode(small, "JPEG", quality=_JPEG_QUALITY))]
-    kind, content = min(encoded, key=lambda pair: len(pair[1]))
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _encode(image: Image.Image, form: str, **options: bool | int) -> bytes:
+    small.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS, _REDUCING_GAP)
     buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
+    small.save(buffer, "WEBP", quality=_QUALITY)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from cprd_pipeline.reporting.run import run
+from tests.reporting.conftest import settings_of
 
 _KILLED_BEFORE_RENAME = """
 import os, signal, sys
@@ -17,9 +18,9 @@ run(ReportSettings.model_validate_json(sys.argv[1]))
 """
 
 
-def test_a_killed_report_leaves_no_half_page(made, settings_of):
+def test_a_killed_report_leaves_no_half_page(made, tmp_path):
     """The page is not there, or is the old one; the same command then writes what an undisturbed run writes."""
-    settings = settings_of(made)
+    settings = settings_of(made, output=tmp_path / "report.html", report=tmp_path / "report.json")
     command = [sys.executable, "-c", _KILLED_BEFORE_RENAME, settings.model_dump_json()]
     killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
