@@ -88,13 +88,26 @@ def _train(
     knowledge: TeacherKnowledge | None,
     writer: OutputWriter,
 ) -> Trainer:
+    lent = _lend_bias(settings, student)
     checkpoints = Checkpoints(writer.state / "checkpoints")
     trainer = Trainer(settings, student, corpus, split, Objective(settings, knowledge), checkpoints)
     with ImageReader(corpus, settings.workers) as reader:
         pixels = PixelSource(reader, student.pixels, settings.pixel_cache_gb)
         pixels.prepare(corpus, trainer.image_rows)
         student.model = trainer.run(pixels)
+    if lent:
+        # Saved, it would be a weight that the model's class does not know.
+        del student.model.logit_bias
     return trainer
+
+
+def _lend_bias(settings: DistillSettings, student: DualEncoder) -> bool:
+    """Give the student a bias to learn for the sigmoid loss where its class has none; whether that was so."""
+    if settings.contrastive != "sigmoid" or hasattr(student.model, "logit_bias"):
+        return False
+    scale = student.logit_scale
+    student.model.logit_bias = torch.nn.Parameter(torch.full_like(scale.detach(), settings.sigmoid_bias))
+    return True
 
 
 def _save(writer: OutputWriter, trainer: Trainer, knowledge: TeacherKnowledge | None) -> None:

@@ -22,38 +22,85 @@ class TwoTowers(Settings):
     projection_dim: PositiveInt = 512
 
 
-class CprdSettings(Settings):
+class ListSettings(Settings):
+    """What every objective over the teacher's lists has.
+
+    Args:
+        student_temperature: Divides the student's similarities; null shares the contrastive loss's learned temperature.
+        positive_in_list: One positive of the query takes its place in the list.
+    """
+
+    student_temperature: PositiveFloat | None = None
+    positive_in_list: bool = True
+
+
+class CprdSettings(ListSettings):
     """The CPRD objective; DESIGN of each choice in the README.
 
     Args:
         weights: `soft`: the teacher's softmax over the list; `hard`: 1 / list length; `normalised`: 1 / valid items.
         valid: `listed`: every listed item carries knowledge; `rankings`: those that reach the ranking's valid_cutoff.
         teacher_temperature: Of the softmax of `soft`.
-        positive_in_list: One positive of the query takes its place in the list.
         easy_negatives: `in_batch`: the rest of the batch joins every denominator; `none`.
     """
 
     weights: Literal["soft", "hard", "normalised"] = "soft"
     valid: Literal["listed", "rankings"] = "listed"
     teacher_temperature: PositiveFloat = 4.0
-    positive_in_list: bool = True
     easy_negatives: Literal["in_batch", "none"] = "in_batch"
 
 
-class KlSettings(Settings):
+class KlSettings(ListSettings):
     """The KL objective.
 
     Args:
         teacher_temperature: Divides the teacher scores.
-        student_temperature: Divides the student's similarities; null shares the contrastive loss's temperature.
-        positive_in_list: One positive of the query takes its place in the list.
+        standardise: Scores and similarities of a query get mean 0 and deviation 1 before their temperatures divide them;
+            a student_temperature of null is then the teacher's.
         easy_negatives: `in_batch`: the rest of the batch counts with teacher probability 0; `none`.
     """
 
     teacher_temperature: PositiveFloat = 4.0
-    student_temperature: PositiveFloat | None = None
-    positive_in_list: bool = True
+    standardise: bool = False
     easy_negatives: Literal["in_batch", "none"] = "in_batch"
+
+
+class MarginMseSettings(Settings):
+    """The MarginMSE objective: all candidates of a list against the query's positive, which is always in it.
+
+    Args:
+        teacher_temperature: Divides the teacher scores.
+        student_temperature: Divides the student's similarities; null shares the contrastive loss's learned temperature.
+        standardise: As in `KlSettings`.
+    """
+
+    teacher_temperature: PositiveFloat = 1.0
+    student_temperature: PositiveFloat | None = None
+    standardise: bool = False
+
+
+class ListNetSettings(ListSettings):
+    """The ListNet objective with top-1 probabilities.
+
+    Args:
+        teacher_temperature: Divides the teacher scores.
+    """
+
+    teacher_temperature: PositiveFloat = 1.0
+
+
+class ListMleSettings(ListSettings):
+    """The ListMLE objective over the whole list."""
+
+
+class RankNetSettings(ListSettings):
+    """The RankNet objective.
+
+    Args:
+        weights: Of the pairs of a list: `equal`, or the `difference` of their teacher scores.
+    """
+
+    weights: Literal["equal", "difference"] = "equal"
 
 
 class Augmentation(Settings):
@@ -84,12 +131,19 @@ class DistillSettings(Settings):
     output: Path = Path("data/students/cprd")
     report: Path = Path("data/reports/distill.json")
 
-    objective: Literal["itc", "cprd", "kl"] = "cprd"
+    objective: Literal["itc", "cprd", "kl", "margin_mse", "listnet", "listmle", "ranknet"] = "cprd"
+    contrastive: Literal["itc", "sigmoid"] = "itc"
+    sigmoid_bias: float = Field(default=-10.0, allow_inf_nan=False)
     contrastive_weight: NonNegativeFloat = 1.0
     distillation_weight: NonNegativeFloat = 4.0
     distillation_from_step: NonNegativeInt = 50
+    shuffle_teacher: bool = False
     cprd: CprdSettings = CprdSettings()
     kl: KlSettings = KlSettings()
+    margin_mse: MarginMseSettings = MarginMseSettings()
+    listnet: ListNetSettings = ListNetSettings()
+    listmle: ListMleSettings = ListMleSettings()
+    ranknet: RankNetSettings = RankNetSettings()
 
     seed: NonNegativeInt = 0
     batch_size: Annotated[int, Field(ge=2)] = 64
@@ -114,7 +168,9 @@ class DistillSettings(Settings):
     @model_validator(mode="after")
     def _objective_has_its_files(self) -> "DistillSettings":
         if self.objective == "itc" and self.rankings:
-            raise ValueError("objective itc learns from no rankings; remove rankings or choose cprd or kl")
+            raise ValueError("objective itc learns from no rankings; remove rankings or choose another objective, such as cprd")
+        if self.objective == "itc" and self.shuffle_teacher:
+            raise ValueError("objective itc has no teacher whose order shuffle_teacher could destroy; choose another objective")
         if self.objective != "itc" and not self.rankings:
             raise ValueError(f"objective {self.objective} needs rankings; name at least one folder")
         return self
@@ -122,7 +178,9 @@ class DistillSettings(Settings):
     def shaping(self) -> dict[str, object]:
         """The settings that shape the student's bytes: no paths, no device, no speed."""
         where = {"corpus", "rankings", "output", "report", "student", "device", "workers", "pixel_cache_gb", "checkpoint_steps"}
-        unused = {"cprd", "kl"} - {self.objective}
+        unused = {"cprd", "kl", "margin_mse", "listnet", "listmle", "ranknet"} - {self.objective}
         if self.objective == "itc":
-            unused |= {"distillation_weight", "distillation_from_step"}
+            unused |= {"distillation_weight", "distillation_from_step", "shuffle_teacher"}
+        if self.contrastive == "itc":
+            unused |= {"sigmoid_bias"}
         return {key: value for key, value in self.as_json().items() if key not in where | unused}

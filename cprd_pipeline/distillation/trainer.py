@@ -65,6 +65,7 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(student.model, settings), lr=settings.learning_rate, betas=settings.betas, fused=True
         )
+        self._bound_scale()
         self._average = copy.deepcopy(student.model) if settings.ema else None
 
     @property
@@ -102,9 +103,10 @@ class Trainer:
         rate = learning_rate(step, self.settings.steps, self.settings.warmup_steps, self.settings.learning_rate)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        scale = self.student.logit_scale.exp().clamp(max=self.settings.largest_scale)
+        # SigLIP holds its scale and its bias as vectors of one.
+        scale = self.student.logit_scale.exp().reshape(())
         similarities_BB = self._similarities(step, rows, pixels_BCHW)
-        parts = self._objective(similarities_BB, scale, rows, self._positives.among(rows), step)
+        parts = self._objective(similarities_BB, scale, rows, self._positives.among(rows), step, self._bias())
         losses = _Losses(*(float(part.detach()) for part in parts))
         if not math.isfinite(losses.total):
             raise ModelError(
@@ -117,10 +119,20 @@ class Trainer:
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.student.model.parameters(), self.settings.clip_norm)
         self._optimizer.step()
+        self._bound_scale()
         self._update_average(step)
         if (step + 1) % self.settings.log_steps == 0 or step + 1 == self.settings.steps:
             self._log(step + 1, losses, rate, float(scale.detach()))
         return losses
+
+    def _bias(self) -> Float[Tensor, ""] | None:
+        bias = getattr(self.student.model, "logit_bias", None)
+        return None if bias is None else bias.reshape(())
+
+    @torch.no_grad()
+    def _bound_scale(self) -> None:
+        """Keep the temperature in its bounds: in place, since a clamp in the loss would leave no gradient to come back by."""
+        self.student.logit_scale.clamp_(max=math.log(self.settings.largest_scale))
 
     def _similarities(self, step: int, rows: BatchRows, pixels_BCHW: Tensor) -> Float[Tensor, "B B"]:
         student = self.student

@@ -11,8 +11,10 @@ from torch import Tensor
 from cprd_pipeline.corpus.images import ImageReader
 from cprd_pipeline.corpus.reader import Corpus, Items, Rows
 from cprd_pipeline.errors import ModelError
-from cprd_pipeline.models.dual_encoder import DualEncoder, encoder_fingerprint
+from cprd_pipeline.models.dual_encoder import DualEncoder, encoder_fingerprint, load_encoder
 from cprd_pipeline.models.embedding_cache import EmbeddingCache, Vectors
+from cprd_pipeline.models.encoder_brought import brought_folder, read_brought
+from cprd_pipeline.models.encoder_sentence import SentenceEncoder
 from cprd_pipeline.progress import progress_bar
 from cprd_pipeline.store.fingerprint import digest_keys
 from cprd_pipeline.store.folder import cache_folder
@@ -23,6 +25,8 @@ CAPTION_CHUNK = 8192
 
 # A vector of float32 that was divided by its length is this close to length one; NaN and zero are not.
 _LENGTH_TOLERANCE = 1e-3
+
+_Encoder = DualEncoder | SentenceEncoder
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,10 @@ def embed_corpus(
     """Embed rows of a corpus through the cache in `<cache>/embeddings/<fingerprint>/`.
 
     The model is loaded only when a content is missing there, once for both sides. A killed run loses the chunk in flight.
+    Brought embeddings are read where they lie, and the cache, the device and the number type have no part in them.
 
     Args:
-        encoder: Folder or hub name of a dual encoder.
+        encoder: Folder or hub name of a dual encoder, or `embeddings:FOLDER` (see `encoder_brought`).
         corpus: The corpus.
         image_rows: int64 [I], I >= 1.
         caption_rows: int64 [C], C >= 1.
@@ -68,18 +73,23 @@ def embed_corpus(
         workers: Processes that decode images; 0 decodes in this one.
 
     Raises:
-        ModelError: No dual encoder, or it gave NaN, infinity or a zero vector; the message names the item.
+        ModelError: No dual encoder, or it gave NaN, infinity or a zero vector; the message names the item. Or brought
+            embeddings that do not fit the corpus.
+        MissingDependencyError: The encoder needs a package that is not installed.
         CorpusError: An image is not what was prepared.
     """
     start = time.perf_counter()
     fingerprint = encoder_fingerprint(encoder, dtype)
+    if (brought := brought_folder(encoder)) is not None:
+        vectors = read_brought(brought, corpus.images, image_rows, corpus.captions, caption_rows)
+        return CorpusEmbeddings(*vectors, fingerprint, time.perf_counter() - start)
     folder = cache_folder() / "embeddings" / fingerprint
     images, captions = EmbeddingCache(folder / "images"), EmbeddingCache(folder / "captions")
     missing_images = _missing(images, corpus.images, image_rows)
     missing_captions = _missing(captions, corpus.captions, caption_rows)
     if len(missing_images) or len(missing_captions):
         with torch.inference_mode():
-            model = DualEncoder.load(encoder, device, dtype)
+            model = load_encoder(encoder, device, dtype)
             _embed_images(model, corpus, missing_images, images, batch_size, workers)
             _embed_captions(model, corpus, missing_captions, captions, batch_size)
     return CorpusEmbeddings(
@@ -102,7 +112,7 @@ def _cut(rows: Rows, size: int) -> Iterator[Rows]:
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def _embed_images(model: DualEncoder, corpus: Corpus, rows: Rows, cache: EmbeddingCache, batch_size: int, workers: int) -> None:
+def _embed_images(model: _Encoder, corpus: Corpus, rows: Rows, cache: EmbeddingCache, batch_size: int, workers: int) -> None:
     if not len(rows):
         return
     with ImageReader(corpus, workers) as reader, progress_bar("embedding images", len(rows), "images") as bar:
@@ -111,13 +121,13 @@ def _embed_images(model: DualEncoder, corpus: Corpus, rows: Rows, cache: Embeddi
             parts = []
             for batch in _cut(chunk, batch_size):
                 pictures = [next(stream)[1] for _ in batch]
-                parts.append(_to_numpy(model.embed_images(model.pixels(pictures))))
+                parts.append(_to_numpy(model.embed_pictures(pictures)))
                 bar.advance(len(batch))
             cache.add(corpus.images.digests[chunk], _checked(np.concatenate(parts), "image", corpus.images, chunk))
     cache.refresh()
 
 
-def _embed_captions(model: DualEncoder, corpus: Corpus, rows: Rows, cache: EmbeddingCache, batch_size: int) -> None:
+def _embed_captions(model: _Encoder, corpus: Corpus, rows: Rows, cache: EmbeddingCache, batch_size: int) -> None:
     if not len(rows):
         return
     with progress_bar("embedding captions", len(rows), "captions") as bar:
@@ -126,7 +136,7 @@ def _embed_captions(model: DualEncoder, corpus: Corpus, rows: Rows, cache: Embed
             by_length = chunk[np.argsort(model.token_counts([corpus.texts[row] for row in chunk]), kind="stable")]
             parts = []
             for batch in _cut(by_length, batch_size):
-                parts.append(_to_numpy(model.embed_texts(**model.tokens([corpus.texts[row] for row in batch]))))
+                parts.append(_to_numpy(model.embed_captions([corpus.texts[row] for row in batch])))
                 bar.advance(len(batch))
             cache.add(corpus.captions.digests[by_length], _checked(np.concatenate(parts), "caption", corpus.captions, by_length))
     cache.refresh()

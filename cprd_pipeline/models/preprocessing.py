@@ -26,7 +26,7 @@ def load_tokenizer(folder: Path) -> Any:
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         raise ModelError(f"{folder}: no tokenizer in it", expected=f"one of {', '.join(_TOKENIZER_FILES)}")
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: its tokenizer cannot be loaded ({str(error).strip().splitlines()[0]})") from error
 
@@ -40,7 +40,7 @@ def load_image_processor(folder: Path) -> Any:
     if not any((folder / file).is_file() for file in _IMAGE_PROCESSOR_FILES):
         raise ModelError(f"{folder}: no image processor in it", expected=f"one of {', '.join(_IMAGE_PROCESSOR_FILES)}")
     try:
-        return AutoImageProcessor.from_pretrained(folder, backend="pil")
+        return AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: its image processor cannot be loaded ({str(error).strip().splitlines()[0]})") from error
 

@@ -21,6 +21,7 @@ from cprd_pipeline.distillation import trainer
 from cprd_pipeline.distillation.run import run
 from cprd_pipeline.distillation.settings import DistillSettings
 from cprd_pipeline.errors import ModelError, StoreError
+from cprd_pipeline.store.report import StageReport
 from tests.distillation.conftest import every_pair_rankings, write_rankings
 from tests.tiny_encoders import tiny_clip, tiny_two_towers
 
@@ -56,7 +57,7 @@ def files(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.blake2b(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("objective", ["itc", "cprd", "kl"])
+@pytest.mark.parametrize("objective", ["itc", "cprd", "kl", "margin_mse", "listnet", "listmle", "ranknet"])
 def test_every_objective_trains_and_leaves_a_folder_that_loads(project: Path, objective: str) -> None:
     """Weights move, the log has its rows, the folder loads with one call, and the same again gives the same bytes."""
     report = run(settings(objective=objective, output="data/students/a"))
@@ -69,6 +70,40 @@ def test_every_objective_trains_and_leaves_a_folder_that_loads(project: Path, ob
     model = AutoModel.from_pretrained(project / "data/students/a")
     tokens = AutoTokenizer.from_pretrained(project / "data/students/a")(["red circle"], return_tensors="pt")
     assert torch.isfinite(model.get_text_features(**tokens).pooler_output).all()
+
+
+def test_the_sigmoid_loss_learns_a_bias_that_the_saved_student_does_not_have(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bias moves from where it began; the folder loads without a weight too many."""
+    lent = []
+    step = trainer.Trainer._step
+
+    def watched(self: trainer.Trainer, *arguments: Any) -> Any:
+        losses = step(self, *arguments)
+        lent.append(float(self.student.model.logit_bias.detach()))
+        return losses
+
+    monkeypatch.setattr(trainer.Trainer, "_step", watched)
+    run(settings(objective="itc", contrastive="sigmoid", sigmoid_bias=-3.0, output="data/students/a"))
+    assert lent[0] != lent[-1]
+    assert all(value == pytest.approx(-3.0, abs=0.1) for value in lent)
+    _, notes = AutoModel.from_pretrained(project / "data/students/a", output_loading_info=True)
+    assert not notes["missing_keys"]
+    assert not notes["unexpected_keys"]
+
+
+def test_a_scale_above_its_bound_comes_back(project: Path) -> None:
+    """The bound holds from the first step, and gradients still reach the scale."""
+    scales = [row["scale"] for row in logged(run(settings(objective="itc", largest_scale=5.0, output="data/students/a")), project)]
+    assert max(scales) <= 5.0 * (1 + 1e-6)
+    assert len(set(scales)) > 1
+
+
+def logged(report: StageReport, project: Path) -> list[dict[str, float]]:
+    """Rows of the training log."""
+    folder = project / report.settings["output"]
+    return [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
 
 
 def test_the_objectives_differ(project: Path) -> None:

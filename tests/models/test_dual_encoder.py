@@ -197,6 +197,23 @@ def test_a_tokenizer_without_padding_is_refused(clip: Path) -> None:
         DualEncoder(encoder.model, encoder.tokenizer, encoder.image_processor, CPU, torch.float32)
 
 
+def test_a_caption_without_limit_is_refused(clip: Path) -> None:
+    """Neither the tokenizer nor the position embeddings say how long a caption may be."""
+    encoder = load(clip)
+    encoder.tokenizer.model_max_length = 10**30
+    encoder.model.config.text_config.max_position_embeddings = 10**30
+    with pytest.raises(ModelError, match="its longest caption is not known; expected model_max_length"):
+        DualEncoder(encoder.model, encoder.tokenizer, encoder.image_processor, CPU, torch.float32)
+
+
+def test_features_that_are_no_vectors_are_refused(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that gives one vector a token is no dual encoder; the shape is named."""
+    encoder = load(clip)
+    monkeypatch.setattr(encoder.model, "get_text_features", lambda **inputs: torch.zeros(1, 3, 24))
+    with pytest.raises(ModelError, match=r"CLIPModel gives features of shape \(1, 3, 24\); expected one pooled vector"):
+        encoder.embed_captions(["a"])
+
+
 def test_only_pillow_makes_pixels(clip: Path) -> None:
     """An image processor of another backend would show other pixels on another machine."""
     encoder = load(clip)
@@ -207,5 +224,12 @@ def test_only_pillow_makes_pixels(clip: Path) -> None:
 
     with pytest.raises(ModelError, match="Torchvision does not work with Pillow"):
         DualEncoder(encoder.model, encoder.tokenizer, Torchvision(), CPU, torch.float32)
+
+    class Masks:
+        backend = "pil"
+        model_input_names = ("pixel_values", "pixel_mask")
+
+    with pytest.raises(ModelError, match="Masks gives pixel_values, pixel_mask; expected pixel_values of one size"):
+        DualEncoder(encoder.model, encoder.tokenizer, Masks(), CPU, torch.float32)
     pixels = encoder.pixels(pictures(1)).numpy()
     assert pixels.dtype == np.float32

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cprd_pipeline.distillation.losses.lists import MASKED, TeacherLists, masked_softmax
+from cprd_pipeline.distillation.losses.order import log_sums_from, teacher_order
 
 Weights = Literal["hard", "normalised", "soft"]
 
@@ -33,26 +34,15 @@ def cprd_loss(
             softmax over the list.
         teacher_temperature: Temperature of that softmax; used by `soft` only.
     """
-    order_QN = _teacher_order(lists)
+    # What follows the valid items only ever stands in a sum: any order of it will do, and the masked ones add nothing. A
+    # positive that the teacher puts below the valid prefix comes out as its last item, because it counts as valid.
+    order_QN = teacher_order(lists.teacher_QN, lists.valid_QN)
     ranked_QN = logits_QN.masked_fill(~lists.listed_QN, MASKED).gather(1, order_QN)
-    # Reversed logcumsumexp: at rank j the log-sum over all ranks k >= j.
-    denominator_QN = ranked_QN.flip(1).logcumsumexp(1).flip(1)
     easy_Q1 = logits_QN.masked_fill(~lists.easy_QN, MASKED).logsumexp(1, keepdim=True)
-    denominator_QN = torch.logaddexp(denominator_QN, easy_Q1)
+    denominator_QN = torch.logaddexp(log_sums_from(ranked_QN), easy_Q1)
     weights_QN = _weights(lists, weights, teacher_temperature, logits_QN.dtype).gather(1, order_QN)
     terms_QN = torch.where(weights_QN > 0, denominator_QN - ranked_QN, 0.0)
     return (weights_QN * terms_QN).sum() / logits_QN.shape[0]
-
-
-def _teacher_order(lists: TeacherLists) -> Tensor:
-    """Columns in ranking order: the valid ones by teacher score, then the other listed ones, then the rest; int64 [Q, N].
-
-    A positive that the teacher puts below the valid prefix comes out as its last item, because it counts as valid.
-    """
-    group_QN = lists.valid_QN.int() + lists.listed_QN.int()
-    by_score_QN = lists.teacher_QN.argsort(dim=1, descending=True, stable=True)
-    by_group_QN = group_QN.gather(1, by_score_QN).argsort(dim=1, descending=True, stable=True)
-    return by_score_QN.gather(1, by_group_QN)
 
 
 def _weights(lists: TeacherLists, weights: Weights, temperature: float, dtype: torch.dtype) -> Float[Tensor, "Q N"]:

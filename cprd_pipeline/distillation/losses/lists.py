@@ -17,6 +17,9 @@ MASKED = -1e30
 class TeacherLists:
     """Teacher knowledge about the pairs of a batch, for one direction.
 
+    The own positive of query i is item i. An objective's loss is the mean over all Q queries of the batch, also those with
+    nothing listed, which add 0: so many processes, each with a part of the batch, equal one.
+
     Args:
         teacher_QN: Raw teacher scores, float32; any finite value where a pair is not listed.
         listed_QN: Pairs of the ranked list: known candidates, and the query's own positive when it takes part.
@@ -32,6 +35,12 @@ class TeacherLists:
     def to(self, device: torch.device) -> "TeacherLists":
         """The same lists on a device."""
         return TeacherLists(*(tensor.to(device) for tensor in (self.teacher_QN, self.listed_QN, self.valid_QN, self.easy_QN)))
+
+
+def own_items(lists: TeacherLists) -> Bool[Tensor, "Q N"]:
+    """Item i of query i where it is listed: the query's own positive."""
+    listed_QN = lists.listed_QN
+    return torch.eye(*listed_QN.shape, dtype=torch.bool, device=listed_QN.device) & listed_QN
 
 
 def masked_softmax(scores_QN: Float[Tensor, "Q N"], mask_QN: Bool[Tensor, "Q N"], temperature: float) -> Float[Tensor, "Q N"]:

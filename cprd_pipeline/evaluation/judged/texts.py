@@ -8,7 +8,8 @@ import torch
 
 from cprd_pipeline.errors import ModelError
 from cprd_pipeline.evaluation.judged.hard_negatives import EmbedTexts
-from cprd_pipeline.models.dual_encoder import DualEncoder
+from cprd_pipeline.models.dual_encoder import DualEncoder, load_encoder
+from cprd_pipeline.models.encoder_sentence import SentenceEncoder
 from cprd_pipeline.progress import progress_bar
 
 # As in models/embeddings.py: rounding moves a unit vector's length less than that; NaN and zero are further off.
@@ -30,25 +31,25 @@ def text_embedder(encoder: str, *, device: torch.device, dtype: torch.dtype, bat
         Texts to unit vectors, float32 [N, D] in the order of the texts. It raises ModelError when the encoder is none, or
         gives NaN, infinity or a zero vector; the message holds the text.
     """
-    loaded: list[DualEncoder] = []
+    loaded: list[DualEncoder | SentenceEncoder] = []
 
     def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
             if not loaded:
-                loaded.append(DualEncoder.load(encoder, device, dtype))
+                loaded.append(load_encoder(encoder, device, dtype))
             return _embed(loaded[0], texts, batch_size)
 
     return embed
 
 
-def _embed(model: DualEncoder, texts: Sequence[str], batch_size: int) -> npt.NDArray[np.float32]:
+def _embed(model: DualEncoder | SentenceEncoder, texts: Sequence[str], batch_size: int) -> npt.NDArray[np.float32]:
     # Texts of like length share a batch, so that little of it is padding.
     by_length = np.argsort(model.token_counts(texts), kind="stable")
     parts = []
     with progress_bar("embedding texts", len(texts), "texts") as bar:
         for start in range(0, len(by_length), batch_size):
             batch = [texts[row] for row in by_length[start : start + batch_size]]
-            parts.append(model.embed_texts(**model.tokens(batch)).to("cpu", torch.float32).numpy())
+            parts.append(model.embed_captions(batch).to("cpu", torch.float32).numpy())
             bar.advance(len(batch))
     sorted_vectors = np.concatenate(parts)
     vectors = np.empty_like(sorted_vectors)

@@ -1,0 +1,236 @@
+"""Embeddings that the user brings: `embeddings:FOLDER` in the place of an encoder's name.
+
+The folder holds both sides, each in one of two forms, in any order of rows:
+
+- `images.npy` and `captions.npy`, floating point [N, D], beside them `images.ids.txt` and `captions.ids.txt` in UTF-8 with one
+  id a line, in the order of the rows;
+- `images.parquet` and `captions.parquet` with a column `vector` (a list of D numbers) and either `id` or `digest` (16-byte
+  BLAKE2b of the image's file or of the caption's text, as in the corpus; it serves all items of that content).
+
+Vectors need not have length one. Every id and digest must be in the corpus, and every item that is asked for must have a vector.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cprd_pipeline.corpus.reader import Items, Rows
+from cprd_pipeline.errors import ModelError
+from cprd_pipeline.store.atomic import checksum
+from cprd_pipeline.store.fingerprint import DIGEST_BYTES, digest_keys, json_digest, stack_digests
+
+PREFIX = "embeddings:"
+"""Before the folder, in a setting that names an encoder."""
+
+Side = Literal["images", "captions"]
+
+ADAPTER_VERSION = 1
+"""Raised whenever the same files would give other embeddings through this file; part of the fingerprint."""
+
+_SIDES: tuple[Side, ...] = ("images", "captions")
+_FORMS = "images.npy with images.ids.txt, or images.parquet (captions likewise)"
+_BLOCK = 65_536
+
+
+@dataclass(frozen=True)
+class _SideFiles:
+    """Vectors of one side as they were brought, and for each the keys of its items.
+
+    Args:
+        path: The file of the vectors, for messages.
+        vectors: Floating point [N, D].
+        keys: Ids, or digests of 16 bytes: [N].
+        by_digest: Which of the two.
+    """
+
+    path: Path
+    vectors: npt.NDArray[Any]
+    keys: list[Any]
+    by_digest: bool
+
+
+def brought_folder(name: str) -> Path | None:
+    """The folder that a setting means by `embeddings:FOLDER`; None when it names a model."""
+    return Path(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
+
+
+def brought_fingerprint(folder: Path) -> str:
+    """Digest of the bytes of all files.
+
+    Raises:
+        ModelError: A file is missing.
+    """
+    files = {file.name: checksum(file) for side in _SIDES for file in _files(folder, side)}
+    return json_digest({"files": files, "facts": {"role": "brought_embeddings", "adapter": ADAPTER_VERSION}})
+
+
+def read_brought(
+    folder: Path, images: Items, image_rows: Rows, captions: Items, caption_rows: Rows
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Unit vectors of rows of a corpus.
+
+    Args:
+        folder: Where the files lie.
+        images: The corpus' images.
+        image_rows: int64 [I].
+        captions: The corpus' captions.
+        caption_rows: int64 [C].
+
+    Returns:
+        Of the images float32 [I, D], and of the captions float32 [C, D].
+
+    Raises:
+        ModelError: A file is missing or is not what it should be, or the sides differ in D; ids do not resolve, occur twice or
+            are too few; a vector is zero or not finite. The message names the first of them.
+    """
+    first, second = (_read_side(folder, side) for side in _SIDES)
+    if first.vectors.shape[1] != second.vectors.shape[1]:
+        raise ModelError(
+            f"{second.path}: vectors of {second.vectors.shape[1]} numbers",
+            expected=f"{first.vectors.shape[1]}, as in {first.path.name}",
+        )
+    return _gather(first, images, image_rows), _gather(second, captions, caption_rows)
+
+
+def _files(folder: Path, side: Side) -> list[Path]:
+    """The files of a side: vectors first."""
+    plain, ids, table = folder / f"{side}.npy", folder / f"{side}.ids.txt", folder / f"{side}.parquet"
+    if plain.is_file() and table.is_file():
+        raise ModelError(f"{folder}: {plain.name} and {table.name}", expected="one of them", do="remove the other")
+    files = [table] if table.is_file() else [plain, ids]
+    for file in files:
+        if not file.is_file():
+            raise ModelError(f"{folder}: no {file.name} in it", expected=_FORMS)
+    return files
+
+
+def _read_side(folder: Path, side: Side) -> _SideFiles:
+    files = _files(folder, side)
+    try:
+        found = _read_table(files[0]) if files[0].suffix == ".parquet" else _read_arrays(*files)
+    except (OSError, ValueError, EOFError, pa.ArrowException) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"{files[0]}: cannot be read ({reason})", expected=_FORMS) from error
+    if found.vectors.ndim != 2 or not np.issubdtype(found.vectors.dtype, np.floating):
+        raise ModelError(
+            f"{found.path}: {found.vectors.dtype} of shape {list(found.vectors.shape)}", expected="floating point, one row an item"
+        )
+    if len(found.vectors) != len(found.keys):
+        raise ModelError(
+            f"{found.path}: {len(found.vectors)} rows and {len(found.keys)} ids in {files[-1].name}", expected="one id a row"
+        )
+    return found
+
+
+def _read_arrays(plain: Path, ids: Path) -> _SideFiles:
+    text = ids.read_text(encoding="utf-8")
+    # Not splitlines(), which would also cut an id at a form feed or a line separator.
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return _SideFiles(plain, np.load(plain, mmap_mode="r", allow_pickle=False), [line.removesuffix("\r") for line in lines], False)
+
+
+def _read_table(path: Path) -> _SideFiles:
+    names = pq.read_schema(path).names
+    keys = [name for name in ("id", "digest") if name in names]
+    if len(keys) != 1 or "vector" not in names:
+        raise ModelError(f"{path}: columns {', '.join(names)}", expected="vector, and one of id and digest")
+    table = pq.read_table(path, columns=[*keys, "vector"], memory_map=True)
+    kind = table.schema.field("vector").type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        raise ModelError(f"{path}: vector is of type {kind}", expected="a list of numbers")
+    if not len(table):
+        raise ModelError(f"{path}: no rows in it", expected="one an item")
+    by_digest = keys == ["digest"]
+    values = table[keys[0]].to_pylist()
+    _check_keys(path, values, by_digest)
+    return _SideFiles(path, _stack(path, table["vector"], values), values, by_digest)
+
+
+def _stack(path: Path, vectors: pa.ChunkedArray, values: list[Any]) -> npt.NDArray[Any]:
+    """Lists as rows; chunk by chunk, since the offsets of one large array would overflow."""
+    widths = np.concatenate([chunk.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False) for chunk in vectors.chunks])
+    flat = [chunk.flatten() for chunk in vectors.chunks]
+    odd = np.flatnonzero((widths != widths[0]) | (widths < 1))
+    if len(odd) or any(part.null_count for part in flat):
+        where = f"vector of {values[odd[0]]!r}" if len(odd) else "column vector"
+        raise ModelError(f"{path}: the {where} lacks numbers or has too many", expected="all of one length")
+    stacked: npt.NDArray[Any] = np.concatenate([part.to_numpy(zero_copy_only=False) for part in flat])
+    return stacked.reshape(len(values), -1)
+
+
+def _check_keys(path: Path, values: list[Any], by_digest: bool) -> None:
+    kind = bytes if by_digest else str
+    for value in values:
+        if not isinstance(value, kind) or (by_digest and len(value) != DIGEST_BYTES):
+            raise ModelError(
+                f"{path}: {value!r} among its {'digests' if by_digest else 'ids'}",
+                expected=f"binary values of {DIGEST_BYTES} bytes" if by_digest else "strings",
+            )
+
+
+def _gather(found: _SideFiles, items: Items, rows: Rows) -> npt.NDArray[np.float32]:
+    places = _places_by_digest(found, items) if found.by_digest else _places_by_id(found, items)
+    wanted = places[rows]
+    lacking = np.flatnonzero(wanted < 0)
+    if len(lacking):
+        raise ModelError(
+            f"{found.path}: no vector for {len(lacking)} of {len(rows)} items (first: {items.ids[rows[lacking[0]]]!r})",
+            expected="one for each item that is asked for",
+        )
+    vectors = np.empty((len(rows), found.vectors.shape[1]), dtype=np.float32)
+    for start in range(0, len(rows), _BLOCK):
+        block = found.vectors[wanted[start : start + _BLOCK]].astype(np.float64)
+        vectors[start : start + len(block)] = _unit(block, found, items, rows[start:])
+    return vectors
+
+
+def _unit(block: npt.NDArray[np.float64], found: _SideFiles, items: Items, rows: Rows) -> npt.NDArray[np.float64]:
+    with np.errstate(over="ignore"):
+        lengths: npt.NDArray[np.float64] = np.linalg.norm(block, axis=1)
+    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    if len(bad):
+        what = "zero" if lengths[bad[0]] == 0 else "not finite"
+        raise ModelError(f"{found.path}: the vector of {items.ids[rows[bad[0]]]!r} is {what}", expected="finite vectors, not zero")
+    return block / lengths[:, None]
+
+
+def _places_by_id(found: _SideFiles, items: Items) -> Rows:
+    """Row of the file for each item of the corpus, -1 where it has none; int64 [N]."""
+    places = np.full(len(items), -1, dtype=np.int64)
+    for place, key in enumerate(found.keys):
+        row = items.row_of.get(key)
+        if row is None:
+            raise _unknown(found, key)
+        if places[row] >= 0:
+            raise _twice(found, key)
+        places[row] = place
+    return places
+
+
+def _places_by_digest(found: _SideFiles, items: Items) -> Rows:
+    """As `_places_by_id`; items of one content share a row."""
+    if not found.keys:
+        return np.full(len(items), -1, dtype=np.int64)
+    keys = digest_keys(stack_digests(found.keys))
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    if len(repeated := np.flatnonzero(ordered[1:] == ordered[:-1])):
+        raise _twice(found, found.keys[order[repeated[0]]].hex())
+    wanted = digest_keys(items.digests)
+    if len(unknown := np.flatnonzero(~np.isin(keys, wanted))):
+        raise _unknown(found, found.keys[unknown[0]].hex())
+    entries = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+    return np.where(ordered[entries] == wanted, order[entries], -1)
+
+
+def _unknown(found: _SideFiles, key: str) -> ModelError:
+    return ModelError(f"{found.path}: {key!r} is not in the corpus", expected="ids or digests of this corpus")
+
+
+def _twice(found: _SideFiles, key: str) -> ModelError:
+    return ModelError(f"{found.path}: {key!r} occurs twice", expected="one vector an item")

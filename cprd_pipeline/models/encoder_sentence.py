@@ -1,0 +1,220 @@
+"""A multimodal model of sentence-transformers as encoder: pictures and captions through its `encode`.
+
+Only loading one needs sentence-transformers; the rest reads files. Such a model is never trained here.
+
+Shape suffixes: B batch, D width of the common space.
+"""
+
+import json
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from cprd_pipeline.corpus.images import DECODER_VERSION
+from cprd_pipeline.errors import MissingDependencyError, ModelError
+from cprd_pipeline.models.encoder_features import normalised
+from cprd_pipeline.models.encoder_folder import check_backend
+from cprd_pipeline.models.loading import without_bars
+from cprd_pipeline.models.preprocessing import load_image_processor
+from cprd_pipeline.store.atomic import checksum
+from cprd_pipeline.store.fingerprint import json_digest
+from cprd_pipeline.store.schemas import FINGERPRINT_VERSION
+
+ADAPTER_VERSION = 1
+"""Raised whenever the same folder would give other embeddings through this file; part of the fingerprint."""
+
+_MODULES_FILE = "modules.json"
+_SETTINGS_FILE = "config_sentence_transformers.json"
+_EXPECTED = "a multimodal model that sentence-transformers' SentenceTransformer.save_pretrained wrote"
+_SHAPING_SUFFIXES = frozenset({".json", ".jinja", ".txt", ".model", ".safetensors", ".bin"})
+# Who wrote a file, and where from: no part of what it computes.
+_INERT_KEYS = frozenset({"__version__", "transformers_version", "_name_or_path", "name_or_path"})
+# Above what rounding moves a unit vector's numbers when its batch changes, below what other padding moves them.
+_COMPANY_TOLERANCE, _LOW_PRECISION_TOLERANCE = 1e-4, 0.02
+
+
+def is_sentence_encoder(folder: Path) -> bool:
+    """Whether sentence-transformers wrote the folder, and not as a CrossEncoder.
+
+    Raises:
+        ModelError: Its settings cannot be read.
+    """
+    if not (folder / _MODULES_FILE).is_file():
+        return False
+    settings = _read_json(folder / _SETTINGS_FILE) if (folder / _SETTINGS_FILE).is_file() else {}
+    # Before version 5.4 the settings said nothing, and only SentenceTransformer wrote modules.json.
+    return bool(settings.get("model_type", "SentenceTransformer") == "SentenceTransformer")
+
+
+def sentence_fingerprint(folder: Path, dtype: torch.dtype) -> str:
+    """Digest of every file that shapes an embedding, at any depth; nothing is loaded.
+
+    The same weights in other files count as another encoder.
+
+    Raises:
+        ModelError: A file cannot be read.
+    """
+    files = (file for file in folder.rglob("*") if file.is_file() and file.suffix in _SHAPING_SUFFIXES)
+    names = {file.relative_to(folder).as_posix(): file for file in files}
+    return json_digest(
+        {
+            "files": {
+                name: json_digest(_without_inert(_read_json(file))) if file.suffix == ".json" else checksum(file)
+                for name, file in names.items()
+                if not name.startswith(".")
+            },
+            "decoder": DECODER_VERSION,
+            "schema": FINGERPRINT_VERSION,
+            "facts": {"role": "sentence_encoder", "dtype": str(dtype).removeprefix("torch."), "adapter": ADAPTER_VERSION},
+        }
+    )
+
+
+class SentenceEncoder:
+    """A `SentenceTransformer` that takes pictures and texts.
+
+    What the folder says about prompts holds: its default prompt is put before captions, and none when it names none.
+
+    Args:
+        model: The model, in evaluation mode.
+        fingerprint: Of its folder.
+
+    Raises:
+        ModelError: It does not take both, sees pictures otherwise than through Pillow, or a caption's vector depends on what
+            shares its batch.
+    """
+
+    def __init__(self, model: Any, fingerprint: str) -> None:
+        if not (model.supports("image") and model.supports("text")):
+            found = ", ".join(str(modality) for modality in model.modalities)
+            raise ModelError(f"this sentence-transformers model takes {found}", expected="one that takes image and text")
+        for module in model.modules():
+            check_backend(getattr(getattr(module, "processor", None), "image_processor", None))
+        self.model = model
+        self.fingerprint = fingerprint
+        self._check_company()
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> "SentenceEncoder":
+        """Read a folder; code that it brings along is never run, and nothing is fetched.
+
+        Raises:
+            MissingDependencyError: sentence-transformers or a package that this model needs is not installed.
+            ModelError: The model cannot be loaded, weights are missing, or it is no encoder of pictures and texts.
+        """
+        model = _load(folder, device, dtype)
+        _check_whole(folder, model)
+        # The processor takes torchvision's kind where that is installed: two machines would see two pictures.
+        for module, path in _processors(folder, model):
+            module.processor.image_processor = load_image_processor(path)
+        return cls(model.to(dtype).eval(), sentence_fingerprint(folder, dtype))
+
+    def token_counts(self, captions: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Number of tokens of each caption, special ones included: int64 [N]."""
+        ids = self.model.tokenizer(list(captions), verbose=False)["input_ids"]
+        return np.fromiter((len(row) for row in ids), dtype=np.int64, count=len(captions))
+
+    def embed_pictures(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "B D"]:
+        """Vectors of RGB pictures, of length one on the model's device, at least float32.
+
+        Raises:
+            ModelError: The model refuses them.
+        """
+        return self._embed([{"image": picture} for picture in pictures])
+
+    def embed_captions(self, captions: Sequence[str]) -> Float[Tensor, "B D"]:
+        """Vectors of captions, of length one on the model's device, at least float32.
+
+        Raises:
+            ModelError: The model refuses them.
+        """
+        # As a dictionary: a bare string that looks like an address or a path of a picture would be read as one.
+        return self._embed([{"text": caption} for caption in captions])
+
+    def _embed(self, items: Sequence[dict[str, Any]]) -> Float[Tensor, "B D"]:
+        try:
+            vectors: Tensor = self.model.encode(list(items), batch_size=len(items), convert_to_tensor=True, show_progress_bar=False)
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"sentence-transformers refuses a batch ({_first_line(error)})", expected=_EXPECTED) from error
+        return normalised(vectors)
+
+    def _check_company(self) -> None:
+        """SigLIP's kin read the last position: padded to the longest of a batch, each batch gives a caption another vector."""
+        short, long = "a dog", "a dog and a cat beside a tree"
+        alone = self.embed_captions([short])
+        together = self.embed_captions([short, long])[:1]
+        is_low = next(self.model.parameters()).dtype.itemsize < torch.float32.itemsize
+        tolerance = _LOW_PRECISION_TOLERANCE if is_low else _COMPANY_TOLERANCE
+        moved = float((alone - together).abs().max())
+        if moved > tolerance:
+            raise ModelError(
+                f"a caption's vector moves by {moved:.2g} with what shares its batch",
+                expected="one vector a caption, whatever its company",
+                do='save it with processing_kwargs={"text": {"padding": "max_length"}}, or name the transformers folder itself',
+            )
+
+
+def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"sentence-transformers cannot be imported ({_first_line(error)})", do="pip install 'cprd-pipeline[encoders]'"
+        ) from error
+    try:
+        with without_bars():
+            return SentenceTransformer(
+                str(folder), device=str(device), local_files_only=True, trust_remote_code=False, model_kwargs={"dtype": dtype}
+            )
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{folder}: needs a package that is missing ({_first_line(error).split('. ')[0]})", do="install it"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: cannot be loaded ({_first_line(error)})", expected=_EXPECTED) from error
+
+
+def _processors(folder: Path, model: Any) -> list[tuple[Any, Path]]:
+    """Modules that preprocess pictures, with the folders of their image processors."""
+    modules = _read_json(folder / _MODULES_FILE)
+    pairs = [(module, folder / entry["path"]) for module, entry in zip(model.children(), modules, strict=True)]
+    return [(module, path) for module, path in pairs if hasattr(getattr(module, "processor", None), "image_processor")]
+
+
+def _check_whole(folder: Path, model: torch.nn.Module) -> None:
+    """Transformers would go on with random numbers in the place of missing weights, and tells only its log."""
+    stored = 0
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            stored += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())
+    needed = sum(parameter.numel() for parameter in model.parameters())
+    if stored < needed:
+        raise ModelError(
+            f"{folder}: {needed - stored} of {needed} weights are missing", expected="all of them in *.safetensors, not quantised"
+        )
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({_first_line(error)})", expected=_EXPECTED) from error
+
+
+def _without_inert(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_inert(inner) for key, inner in value.items() if key not in _INERT_KEYS}
+    return value
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
