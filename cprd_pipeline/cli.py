@@ -53,11 +53,22 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 @app.command()
-def prepare(config: Config = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def prepare(
+    config: Config = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    check: Annotated[bool, typer.Option("--check", help="Read and report only: write nothing, decode a few pictures.")] = False,
+) -> None:
     """Read a source of images and captions; write data/corpus."""
     from cprd_pipeline.corpus.settings import PrepareSettings
 
     settings = _settings(PrepareSettings, "prepare", config, overrides)
+    if check:
+        from cprd_pipeline.corpus.checking import run_check
+
+        found = run_check(settings)
+        _show(found, as_json)
+        raise typer.Exit(CprdError.exit_code if found.results["stops"] else 0)
     from cprd_pipeline.corpus.prepare import run
 
     _show(run(settings), as_json)
@@ -135,9 +146,12 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what a folder of the pipeline holds, its files checked, or print a stage's report again."""
-    from cprd_pipeline.store.inspect import inspect_path
+    from cprd_pipeline.store.inspect import first_rows_text, inspect_path
 
-    _show(inspect_path(path), as_json)
+    found = inspect_path(path)
+    _show(found, as_json)
+    if not as_json:
+        typer.echo(first_rows_text(found), nl=False)
 
 
 @app.command()

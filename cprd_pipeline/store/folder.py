@@ -240,7 +240,7 @@ class InputFolder:
             self.part_path(part.name)
 
 
-_MADE_BY = {
+MADE_BY: dict[str, str] = {
     "corpus": "prepare",
     "teacher": "train-teacher",
     "candidates": "mine",
@@ -248,10 +248,11 @@ _MADE_BY = {
     "student": "distill",
     "evaluation": "evaluate",
 }
+"""The command that writes each kind of folder."""
 
 
 def _remake(kind: str) -> str:
-    return f"make it again with `cprd-pipeline {_MADE_BY.get(kind, kind)}` or `dvc repro`"
+    return f"make it again with `cprd-pipeline {MADE_BY.get(kind, kind)}` or `dvc repro`"
 
 
 def read_manifest(folder: Path, kind: str | None = None) -> Manifest:

@@ -28,12 +28,12 @@ def list_scores(uri: str | None) -> StageReport:
     for one in found:
         doubled = f", {one.doubled:,} of them doubled" if one.doubled else ""
         table += [
-            (names[one.teacher], f"{one.rows:,} scores ({', '.join(one.directions)}){doubled}"),
-            ("", f"{_files(one.files)}, {_size(one.bytes, one.rows)}"),
+            (names[one.teacher], f"{_count(one.rows, 'score')} ({', '.join(one.directions)}){doubled}"),
+            ("", f"{_count(one.files, 'file')}, {_size(one.bytes, one.rows)}"),
         ]
     if not found:
         table.append(("scores", "none"))
-    teachers = [{**one._asdict(), "bytes_per_score": _per_score(one.bytes, one.rows)} for one in found]
+    teachers = [{**one._asdict(), "bytes_per_score": round(one.bytes / max(1, one.rows), 2)} for one in found]
     return StageReport("scores list", {"store": store.uri}, {"teachers": teachers}, table, watch.seconds)
 
 
@@ -47,12 +47,12 @@ def verify_scores(uri: str | None, *, forget_damaged: bool) -> StageReport:
     with watch.measure("reading"):
         check = verify(store)
     for file, wrong in check.damaged:
-        sys.stderr.write(f"{file.path}: {wrong} ({file.rows:,} scores)\n")
+        sys.stderr.write(f"{file.path}: {wrong} ({_count(file.rows, 'score')})\n")
     lost = sum(file.rows for file, _ in check.damaged)
     if check.damaged and not forget_damaged:
         first, wrong = check.damaged[0]
         raise StoreError(
-            f"{store.uri}: {len(check.damaged):,} of {_files(check.files)} damaged (first: {first.path}: {wrong})",
+            f"{store.uri}: {len(check.damaged):,} of {_count(check.files, 'file')} damaged (first: {first.path}: {wrong})",
             do="restore them from a copy, or give their scores up with `cprd-pipeline scores verify --forget-damaged`: "
             f"then {lost:,} scores are bought again",
         )
@@ -60,10 +60,10 @@ def verify_scores(uri: str | None, *, forget_damaged: bool) -> StageReport:
         forget(store, [file for file, _ in check.damaged])
     table = [
         ("store", store.uri),
-        ("verified", f"{_files(check.files)}, {check.rows:,} scores, {_size(check.bytes, check.rows)}"),
-        ("without a digest", f"{_files(check.undigested)} of another writer: readable, nothing more is known"),
-        ("forgotten", f"{_files(len(check.damaged))}, {lost:,} scores, to be bought again"),
-        ("not in the table", f"{_files(check.stray)}: replaced, or of a killed run; compact deletes them"),
+        ("verified", f"{_count(check.files, 'file')}, {_count(check.rows, 'score')}, {_size(check.bytes, check.rows)}"),
+        ("without a digest", f"{_count(check.undigested, 'file')} of another writer: readable, nothing more is known"),
+        ("forgotten", f"{_count(len(check.damaged), 'file')}, {_count(lost, 'score')}, to be bought again"),
+        ("not in the table", f"{_count(check.stray, 'file')}: replaced, or of a killed run; compact deletes them"),
     ]
     counts = {"store": 1, "verified": 1, "without a digest": check.undigested, "forgotten": lost, "not in the table": check.stray}
     results = {**check._asdict(), "damaged": [[file.path, wrong] for file, wrong in check.damaged], "forgotten": lost}
@@ -88,7 +88,10 @@ def compact_scores(uri: str | None, teacher: str | None) -> StageReport:
         table += _compaction_rows(names[one.teacher], one)
     local = store.table.disk.folder is not None
     table.append(
-        ("deleted", _files(deleted) if local else "nothing: an object store has no lock against writers; vacuum it yourself")
+        (
+            "deleted",
+            _count(deleted, "file") if local else "nothing: an object store has no lock against writers; vacuum it yourself",
+        )
     )
     results: dict[str, Any] = {"compacted": [one._asdict() for one in done], "deleted": deleted}
     settings = {"store": store.uri, "teacher": teacher}
@@ -98,9 +101,9 @@ def compact_scores(uri: str | None, teacher: str | None) -> StageReport:
 def _compaction_rows(name: str, one: Compaction) -> list[tuple[str, str]]:
     dropped = f", {one.doubled:,} doubled dropped" if one.doubled else ""
     return [
-        (name, f"{one.rows:,} scores{dropped}"),
-        ("before", f"{_files(one.files_before)}, {_size(one.bytes_before, one.rows + one.doubled)}"),
-        ("after", f"{_files(one.files)}, {_size(one.bytes, one.rows)}"),
+        (name, f"{_count(one.rows, 'score')}{dropped}"),
+        ("before", f"{_count(one.files_before, 'file')}, {_size(one.bytes_before, one.rows + one.doubled)}"),
+        ("after", f"{_count(one.files, 'file')}, {_size(one.bytes, one.rows)}"),
     ]
 
 
@@ -118,7 +121,7 @@ def export_to(uri: str | None, target: Path, teacher: str | None) -> StageReport
     size = target.stat().st_size
     table = [
         ("store", store.uri),
-        ("exported", f"{rows:,} scores of {len(chosen):,} teacher{'' if len(chosen) == 1 else 's'}, {_size(size, rows)}"),
+        ("exported", f"{_count(rows, 'score')} of {_count(len(chosen), 'teacher')}, {_size(size, rows)}"),
         ("file", str(target)),
     ]
     results = {"rows": rows, "teachers": chosen, "bytes": size}
@@ -138,7 +141,7 @@ def import_from(uri: str | None, source: Path) -> StageReport:
         done = import_scores(store, source)
     table = [
         ("store", store.uri),
-        ("new", f"{done.new:,} scores"),
+        ("new", _count(done.new, "score")),
         ("already there", f"{done.same:,}"),
         ("conflicting", f"{done.conflicting:,} (the lower score counts: the file's {done.lowered:,} times)"),
     ]
@@ -178,14 +181,10 @@ def _short_names(teachers: list[str]) -> dict[str, str]:
     return {teacher: teacher[:length] for teacher in teachers}
 
 
-def _files(count: int) -> str:
-    return f"{count:,} file{'' if count == 1 else 's'}"
-
-
-def _per_score(size: int, rows: int) -> float:
-    return round(size / max(1, rows), 2)
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _size(size: int, rows: int) -> str:
     total = f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
-    return f"{total}, {_per_score(size, rows)} bytes a score"
+    return f"{total}, {size / max(1, rows):.2f} bytes a score"

@@ -1,5 +1,6 @@
 """Carrying scores from one store to another: one plain Parquet file with the table's columns."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,14 +12,37 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cprd_pipeline.errors import StoreError
-from cprd_pipeline.store.atomic import write_file
+from cprd_pipeline.store.atomic import CHECKSUM_BYTES, write_file
+from cprd_pipeline.store.fingerprint import json_digest
 from cprd_pipeline.store.schemas import check_schema
 from cprd_pipeline.store.score_disk import check_fingerprint, one_line
+from cprd_pipeline.store.score_files import DICTIONARY_BYTES
 from cprd_pipeline.store.score_rows import COLUMNS, DIRECTIONS, SCHEMA, ScoreRows, from_arrow, sort_rows, to_arrow
 from cprd_pipeline.store.score_sort import RANGE_ROWS, sorted_ranges
 from cprd_pipeline.store.scores import ScoreStore
 
 _GROUP_ROWS = 1 << 20
+
+_DIGEST = "cprd_scores_digest"
+"""Key of the file's metadata. Not Parquet's own checksums, which cover neither page headers nor the footer."""
+
+
+class _RowsDigest:
+    """Digest of rows in their order, whatever the pieces they come in."""
+
+    def __init__(self) -> None:
+        self._columns = [hashlib.blake2b(digest_size=CHECKSUM_BYTES) for _ in SCHEMA]
+
+    def add(self, teacher: str, rows: ScoreRows) -> None:
+        """The next rows."""
+        keys = (rows.images[rows.image], rows.captions[rows.caption], rows.direction)
+        content = [f"{teacher}\n".encode() * len(rows), *(key.tobytes() for key in keys), rows.scores.tobytes()]
+        for digest, column in zip(self._columns, content, strict=True):
+            digest.update(column)
+
+    def hex(self) -> str:
+        """Of all rows so far."""
+        return json_digest([digest.hexdigest() for digest in self._columns])
 
 
 class Imported(NamedTuple):
@@ -55,18 +79,25 @@ def export_scores(store: ScoreStore, target: Path, teachers: list[str], range_ro
     """
     if target.exists():
         raise StoreError(f"{target}: there is a file already", do="name a new one")
-    written = 0
+    written, digest = 0, _RowsDigest()
 
     def write(path: Path) -> None:
         nonlocal written
         with pq.ParquetWriter(
-            path, SCHEMA, compression="zstd", column_encoding={"score": "BYTE_STREAM_SPLIT"}, use_dictionary=SCHEMA.names[:-1]
+            path,
+            SCHEMA,
+            compression="zstd",
+            use_dictionary=SCHEMA.names[:-1],
+            dictionary_pagesize_limit=DICTIONARY_BYTES,
+            column_encoding={"score": "BYTE_STREAM_SPLIT"},
         ) as file:
             for teacher in teachers:
                 for rows in _sorted(store, teacher, target.absolute().parent, range_rows):
                     for start in range(0, len(rows), _GROUP_ROWS):
                         file.write_table(_plain(teacher, rows.take(slice(start, start + _GROUP_ROWS))))
+                    digest.add(teacher, rows)
                     written += len(rows)
+            file.add_key_value_metadata({_DIGEST: digest.hex()})
 
     with store.shared(make=False):
         write_file(target, write)
@@ -99,8 +130,8 @@ def import_scores(store: ScoreStore, source: Path, block_rows: int = RANGE_ROWS)
             then. Or the store cannot be read or written.
     """
     try:
-        with pq.ParquetFile(source, page_checksum_verification=True) as file:
-            check_schema(file.schema_arrow.empty_table(), SCHEMA, str(source))
+        check_schema(pq.read_schema(source).empty_table(), SCHEMA, str(source))
+        with pq.ParquetFile(source, read_dictionary=SCHEMA.names[:-1]) as file:
             _check(file, source)
             parts = [_import_block(store, teacher, rows) for teacher, rows in _blocks(file, block_rows)]
     except FileNotFoundError:
@@ -111,9 +142,14 @@ def import_scores(store: ScoreStore, source: Path, block_rows: int = RANGE_ROWS)
 
 
 def _check(file: pq.ParquetFile, source: Path) -> None:
+    digest = _RowsDigest()
     try:
-        for _ in _blocks(file, _GROUP_ROWS):
-            pass
+        for teacher, rows in _blocks(file, _GROUP_ROWS):
+            digest.add(teacher, rows)
+        # A file that another program wrote with the right columns has none.
+        written = (file.metadata.metadata or {}).get(_DIGEST.encode())
+        if written not in (None, digest.hex().encode()):
+            raise StoreError("its scores changed after it was written")
     except StoreError as error:
         raise StoreError(
             f"{source}: {error.found}", expected=error.expected, do="nothing of it was stored; export the scores again"

@@ -13,7 +13,7 @@ from cprd_pipeline.store.score_rows import COLUMNS, ScoreRows, from_arrow, to_ar
 
 _KEYS = ["image_digest", "caption_digest", "direction"]
 
-_DICTIONARY_BYTES = 1 << 30
+DICTIONARY_BYTES = 1 << 30
 """Past this Parquet would write the 16-byte keys in full for each row; a file's rows are bounded, so its dictionary is."""
 
 _NAMED = re.compile(r"(?:(?P<place>\d+)-of-(?P<places>\d+)-)?(?P<digest>[0-9a-f]{32})\.parquet")
@@ -31,7 +31,7 @@ def encode(rows: ScoreRows) -> bytes:
         row_group_size=max(1, len(rows)),
         compression="zstd",
         use_dictionary=_KEYS,
-        dictionary_pagesize_limit=_DICTIONARY_BYTES,
+        dictionary_pagesize_limit=DICTIONARY_BYTES,
         column_encoding={"score": "BYTE_STREAM_SPLIT"},
         write_statistics=False,
         store_schema=False,  # it would tell readers to make dictionaries of the keys

@@ -181,9 +181,9 @@ def _dictionary(column: pa.ChunkedArray) -> tuple[pa.Array, npt.NDArray[np.int32
 
 
 def _digests(values: pa.Array) -> DigestArray:
-    lengths = pc.unique(pc.binary_length(values)).to_pylist()
-    if lengths not in ([DIGEST_BYTES], []):
-        raise StoreError(f"digests of {max(lengths)} bytes", expected=f"{DIGEST_BYTES} bytes")
+    for length in pc.unique(pc.binary_length(values)).to_pylist():
+        if length != DIGEST_BYTES:
+            raise StoreError(f"digests of {length} bytes", expected=f"{DIGEST_BYTES} bytes")
     fixed = values.cast(pa.binary(DIGEST_BYTES))
     start = fixed.offset * DIGEST_BYTES
     return np.frombuffer(fixed.buffers()[1], np.uint8, len(values) * DIGEST_BYTES, start).reshape(-1, DIGEST_BYTES)

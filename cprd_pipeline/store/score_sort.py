@@ -14,7 +14,7 @@ from cprd_pipeline.store.score_rows import ScoreRows, sort_rows
 
 RANGE_ROWS = 1 << 22
 """Rows that are sorted at once, hence rows of a compacted file: the more there are, the less the digests cost a pair.
-A row takes about 100 bytes of memory while it is sorted."""
+A row takes about 200 bytes of memory while it is sorted."""
 
 SCRATCH_PREFIX = "_sorting-"
 """Of the folder with the runs; Delta ignores names that begin with an underscore."""

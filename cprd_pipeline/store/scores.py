@@ -21,6 +21,9 @@ from cprd_pipeline.store.score_table import FAILURES, ScoreTable
 
 __all__ = ["Direction", "KnownScores", "ScoreStore", "default_store"]
 
+_PIECE_ROWS = 1 << 18
+"""Rows of a compacted file that are looked up at once."""
+
 Direction = str
 """`i2t` or `t2i` for a teacher whose score depends on the roles, `both` for all others; never null."""
 
@@ -108,9 +111,12 @@ class ScoreStore:
         with self.shared(make=False):
             for file in self.table.files(teacher):
                 for rows in self.table.disk.read(file):
-                    image, caption = image_rows.find(rows.images)[rows.image], caption_rows.find(rows.captions)[rows.caption]
-                    inside = (image >= 0) & (caption >= 0) & (rows.direction == DIRECTIONS.index(direction))
-                    pile.add(image[inside] * len(captions) + caption[inside], rows.scores[inside])
+                    image_at, caption_at = image_rows.find(rows.images), caption_rows.find(rows.captions)
+                    for start in range(0, len(rows), _PIECE_ROWS):
+                        piece = rows.take(slice(start, start + _PIECE_ROWS))
+                        image, caption = image_at[piece.image], caption_at[piece.caption]
+                        inside = (image >= 0) & (caption >= 0) & (piece.direction == DIRECTIONS.index(direction))
+                        pile.add(image[inside] * len(captions) + caption[inside], piece.scores[inside])
         return pile.sorted()
 
     @contextmanager

@@ -143,8 +143,8 @@ def test_an_object_store_keeps_its_old_files(tmp_path: Path, monkeypatch: pytest
     assert (done.files_before, deleted) == (8, 0)
     assert len(data_files(store)) == 8 + done.files
     assert known(store, IMAGES, CAPTIONS) == expected
-    append(store, {(image, 99): 1.0 for image in range(30_000)}, "large")  # past the buffers of pyarrow's streams
-    assert data_files(store, "large")[0].stat().st_size > 1_000_000 / 2
+    append(store, {(image, 99): 1.0 for image in range(80_000)}, "large")  # past the buffers of pyarrow's streams
+    assert data_files(store, "large")[0].stat().st_size > 1 << 20
     assert verify(store).damaged == []
     next(file for file in data_files(store) if "-of-" in file.name).unlink()
     with pytest.raises(StoreError, match=r"the score store cannot be read \(the file is gone\)"):
