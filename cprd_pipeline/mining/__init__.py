@@ -1,1 +1,1 @@
-"""Stage `mine`: hard negative candidates of both directions by exact search."""
+"""Stage `mine`: hard negative candidates of both directions."""

@@ -1,43 +1,35 @@
 """The stage `mine`: embeds a split, searches both directions, writes candidates part by part."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from cprd_pipeline.corpus.reader import Corpus, Split
-from cprd_pipeline.errors import CorpusError
-from cprd_pipeline.mining.candidates import Direction, Miner, group_positives
-from cprd_pipeline.mining.contents import Contents, group_contents
-from cprd_pipeline.mining.search import ExactSearch, count_gpus
+from cprd_pipeline.corpus.reader import Corpus
+from cprd_pipeline.mining.candidates import Direction, Miner
+from cprd_pipeline.mining.inputs import open_inputs
+from cprd_pipeline.mining.miners import DIRECTIONS, Workshop
+from cprd_pipeline.mining.recall import recall
+from cprd_pipeline.mining.report import Ran, make_report
+from cprd_pipeline.mining.search import ExactSearch, Excluded, count_gpus
 from cprd_pipeline.mining.settings import MineSettings
-from cprd_pipeline.mining.summary import summarise
+from cprd_pipeline.mining.sides import Sides, group_sides
 from cprd_pipeline.models.device import choose_device, choose_dtype
 from cprd_pipeline.models.dual_encoder import encoder_fingerprint
 from cprd_pipeline.models.embeddings import CorpusEmbeddings, embed_corpus
 from cprd_pipeline.progress import progress_bar
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
-
-_DIRECTIONS: tuple[Direction, ...] = ("i2t", "t2i")
-
-
-@dataclass(frozen=True)
-class _Sides:
-    """Both sides of a split by content, and the annotated pairs as rows of the split."""
-
-    images: Contents
-    captions: Contents
-    pairs: np.ndarray[Any, np.dtype[np.int64]]
 
 
 def run(settings: MineSettings) -> StageReport:
     """Mine candidates of a split in both directions.
 
     Raises:
-        CorpusError: The split is empty, or one of its sides has a single content, so that nothing can be a negative.
+        CorpusError: The split is empty, one of its sides has a single content, so that nothing can be a negative, or the
+            group file does not fit the corpus.
+        SettingsError: k is larger than a side of the split, or the index does not fit it.
+        StoreError: An earlier round is missing, damaged, or of another corpus or split.
         ModelError: The encoder cannot be loaded, or gave NaN or a zero vector.
         MissingDependencyError: faiss is not installed.
     """
@@ -45,81 +37,53 @@ def run(settings: MineSettings) -> StageReport:
     split = corpus.split(settings.split)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
-    fingerprint = encoder_fingerprint(settings.encoder, dtype)
-    writer = OutputWriter(
-        settings.output,
-        "candidates",
-        {"split": settings.split, "k": settings.k, "round": settings.round, "part_queries": settings.part_queries},
-        {"corpus": corpus.digest, "encoder": fingerprint},
-    )
-    if writer.is_current():
-        earlier = earlier_report(settings.report)
-        if earlier is not None:
-            return earlier
-        return _report(settings, device, dtype, Stopwatch()).save(settings.report)
+    inputs = open_inputs(settings, corpus, encoder_fingerprint(settings.encoder, dtype))
+    writer = OutputWriter(settings.output, "candidates", settings.in_force(), inputs.digests())
+    current = writer.is_current()
+    if current and (earlier := earlier_report(settings.report)) is not None:
+        return earlier
     watch = Stopwatch()
-    _mine(settings, corpus, split, device, dtype, writer, watch)
-    writer.finish()
-    return _report(settings, device, dtype, watch).save(settings.report)
+    with watch.measure("grouping"):
+        sides = group_sides(corpus, split, settings.k)
+    indexes: dict[str, dict[str, Any]] = {}
+    if not current:
+        # FAISS is looked for before hours of embedding, not after.
+        workshop = Workshop(settings, inputs, split, sides, count_gpus() > 0 and device.type == "cuda")
+        if missing := _missing_parts(workshop, writer):
+            with watch.measure("grouping"):
+                workshop.check()
+            with watch.measure("embedding"):
+                embeddings = embed_corpus(
+                    settings.encoder,
+                    corpus,
+                    split.images,
+                    split.captions,
+                    device=device,
+                    dtype=dtype,
+                    batch_size=settings.batch_size,
+                    workers=settings.workers,
+                )
+            indexes = _mine(workshop, embeddings, missing, writer, watch)
+        writer.finish()
+    return make_report(settings, sides, Ran(device, dtype, indexes, watch.seconds)).save(settings.report)
 
 
-def _mine(
-    settings: MineSettings,
-    corpus: Corpus,
-    split: Split,
-    device: torch.device,
-    dtype: torch.dtype,
-    writer: OutputWriter,
-    watch: Stopwatch,
-) -> None:
-    """Write the parts that are not there yet."""
-    sides = _group(corpus, split)
-    total = len(split.images) + len(split.captions)
-    todo = {direction: _missing_parts(settings, sides, direction, writer) for direction in _DIRECTIONS}
-    left = sum(stop - start for parts in todo.values() for _, start, stop in parts)
-    if not left:
-        return
-    # FAISS is looked for before hours of embedding, not after.
-    gpus = count_gpus() > 0 and device.type == "cuda"
-    with watch.measure("embedding"):
-        embeddings = embed_corpus(
-            settings.encoder,
-            corpus,
-            split.images,
-            split.captions,
-            device=device,
-            dtype=dtype,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-        )
-    with watch.measure("searching"), progress_bar("mining", total, "queries", total - left) as bar:
-        for direction, parts in todo.items():
-            if not parts:
-                continue
-            miner = _miner(settings, sides, embeddings, direction, gpus)
-            for name, start, stop in parts:
-                writer.write_table(name, miner.part(start, stop))
-                bar.advance(stop - start, direction)
+_Parts = dict[Direction, list[tuple[str, int, int]]]
 
 
-def _group(corpus: Corpus, split: Split) -> _Sides:
-    images, captions = group_contents(corpus.images, split.images), group_contents(corpus.captions, split.captions)
-    if min(len(images), len(captions)) < 2:
-        raise CorpusError(
-            f"{corpus.path}: split {split.name!r} has {len(images)} different images and {len(captions)} different captions",
-            expected="at least two of each, since candidates are what does not belong to the query",
-            do="prepare a larger corpus, or choose another split",
-        )
-    pairs = np.stack(
-        [np.searchsorted(split.images, split.positives[:, 0]), np.searchsorted(split.captions, split.positives[:, 1])], axis=1
-    )
-    return _Sides(images, captions, pairs)
+def _missing_parts(workshop: Workshop, writer: OutputWriter) -> _Parts:
+    """Name, first query and end of the parts of each direction that no killed run finished; directions without any are left out."""
+    sides, size = workshop.sides, workshop.settings.part_queries
+    missing: _Parts = {}
+    for direction in DIRECTIONS:
+        parts = [part for part in _parts(direction, _queries(sides, direction), size) if not writer.has(part[0])]
+        if parts:
+            missing[direction] = parts
+    return missing
 
 
-def _missing_parts(settings: MineSettings, sides: _Sides, direction: Direction, writer: OutputWriter) -> list[tuple[str, int, int]]:
-    """Name, first query and end of the parts that a killed run did not finish."""
-    count = len((sides.images if direction == "i2t" else sides.captions).ids)
-    return [part for part in _parts(direction, count, settings.part_queries) if not writer.has(part[0])]
+def _queries(sides: Sides, direction: Direction) -> int:
+    return len((sides.images if direction == "i2t" else sides.captions).ids)
 
 
 def _parts(direction: Direction, count: int, size: int) -> Iterator[tuple[str, int, int]]:
@@ -127,39 +91,40 @@ def _parts(direction: Direction, count: int, size: int) -> Iterator[tuple[str, i
         yield f"{direction}-{number:05d}.parquet", start, min(start + size, count)
 
 
-def _miner(settings: MineSettings, sides: _Sides, embeddings: CorpusEmbeddings, direction: Direction, gpus: bool) -> Miner:
-    if direction == "i2t":
-        queries, query_vectors, items, item_vectors = sides.images, embeddings.images, sides.captions, embeddings.captions
-        pairs = sides.pairs
-    else:
-        queries, query_vectors, items, item_vectors = sides.captions, embeddings.captions, sides.images, embeddings.images
-        pairs = sides.pairs[:, ::-1]
-    search = ExactSearch(item_vectors[items.first], query_block=settings.query_block, index_block=settings.index_block, gpus=gpus)
-    return Miner(direction, queries, query_vectors, items, search, group_positives(pairs, queries, items), settings.k)
+def _mine(
+    workshop: Workshop, embeddings: CorpusEmbeddings, missing: _Parts, writer: OutputWriter, watch: Stopwatch
+) -> dict[str, dict[str, Any]]:
+    """Write the missing parts; says what the indexes were."""
+    total = sum(_queries(workshop.sides, direction) for direction in DIRECTIONS)
+    left = sum(stop - start for parts in missing.values() for _, start, stop in parts)
+    indexes: dict[str, dict[str, Any]] = {}
+    with progress_bar("mining", total, "queries", total - left) as bar:
+        for direction, parts in missing.items():
+            with watch.measure("indexing"):
+                miner = workshop.miner(direction, embeddings)
+            indexes[direction] = miner.search.describe()
+            for name, start, stop in parts:
+                with watch.measure("searching"):
+                    table = miner.part(start, stop)
+                with watch.measure("writing"):
+                    writer.write_table(name, table)
+                bar.advance(stop - start, direction)
+            with watch.measure("recall of the index"):
+                indexes[direction] |= _recall(workshop, miner, embeddings)
+    return indexes
 
 
-def _report(settings: MineSettings, device: torch.device, dtype: torch.dtype, watch: Stopwatch) -> StageReport:
-    folder = InputFolder(settings.output, "candidates")
-    directions = summarise(folder, settings.k)
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    number_type = str(dtype).removeprefix("torch.")
-    table = [("split", settings.split), ("round", settings.round)]
-    for direction, results in directions.items():
-        table.append((f"{direction} queries", f"{results['queries']:,}"))
-        table.append((f"{direction} candidates", f"{results['candidates']:,}"))
-        table.append((f"{direction} lists shorter than {settings.k}", f"{results['short_lists']:,}"))
-        if results["recall_at_k"] is not None:
-            table.append((f"{direction} recall@{settings.k}", f"{100 * results['recall_at_k']:.1f} %"))
-    table += [("device", f"{where}, {number_type}"), ("candidates", str(settings.output))]
-    return StageReport(
-        stage="mine",
-        settings=settings.as_json(),
-        results={
-            "encoder": folder.manifest.inputs["encoder"],
-            "device": where,
-            "dtype": number_type,
-            "directions": directions,
-        },
-        table=table,
-        seconds=dict(watch.seconds),
-    )
+def _recall(workshop: Workshop, miner: Miner, embeddings: CorpusEmbeddings) -> dict[str, float]:
+    """Recall of an approximate index on a sample of the queries, spread evenly."""
+    settings = workshop.settings
+    count = min(settings.index.recall_sample, len(miner.queries.ids))
+    if settings.index.kind == "exact" or not count:
+        return {}
+    rows = np.linspace(0, len(miner.queries.ids) - 1, count).astype(np.int64)
+    _, contents = miner.positives.of(miner.queries.of_row[rows])
+    counts = miner.positives.counts()[miner.queries.of_row[rows]]
+    excluded = Excluded(np.concatenate([[0], np.cumsum(counts)]), contents)
+    sides = workshop.sides
+    items = embeddings.captions[sides.captions.first] if miner.direction == "i2t" else embeddings.images[sides.images.first]
+    exact = ExactSearch(items, query_block=settings.query_block, index_block=settings.index_block)
+    return {"recall": recall(miner.search, exact, miner.query_vectors[rows], settings.k, excluded)}

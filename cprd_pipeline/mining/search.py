@@ -8,108 +8,44 @@ Shape suffixes: Q queries, F fetched items, D width, K wanted items, N any list.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from cprd_pipeline.mining.faiss_loader import load_faiss
-
-Vectors = npt.NDArray[np.float32]
-Positions = npt.NDArray[np.int64]
+from cprd_pipeline.mining.gpus import GPU_MAX_ITEMS, to_gpus
+from cprd_pipeline.mining.rescoring import EMPTY, FETCHED_ITEMS, dot, key_similarities, pair_similarities, rank, unpack
+from cprd_pipeline.mining.rescoring import Excluded as Excluded
+from cprd_pipeline.mining.rescoring import Positions as Positions
+from cprd_pipeline.mining.rescoring import TopItems as TopItems
+from cprd_pipeline.mining.rescoring import Vectors as Vectors
 
 MARGIN = 16
 """Items fetched beyond the wanted ones: enough for nearly all queries, and a few percent of the time."""
 GROWTH = 4
 """Factor by which a second fetch is larger."""
-# FAISS selects no more than this on a GPU.
-_GPU_MAX_K = 2048
-# Vector elements of one rescoring tile: larger ones leave the processor's cache.
-_TILE_ELEMENTS = 1 << 18
-# Fetched items that are in memory together.
-_FETCHED_ITEMS = 1 << 22
-_EMPTY = np.iinfo(np.int64).max
-# Unit roundoff of float32, with some room for the roundoff's square.
+# Unit roundoffs, with some room for their squares, and half the distance of float16's smallest numbers.
 _ROUNDOFF = 1.01 * 2.0**-24
+_ROUNDOFF_16 = 1.01 * 2.0**-11
+_UNDERFLOW_16 = 1.01 * 2.0**-25
 
 
-@dataclass(frozen=True)
-class Excluded:
-    """Positions that must not be found, per query.
-
-    Args:
-        offsets: Query q excludes `positions[offsets[q] : offsets[q + 1]]`; int64 [Q + 1].
-        positions: int64 [N], distinct within a query.
-    """
-
-    offsets: Positions
-    positions: Positions
-
-    def counts(self) -> Positions:
-        """Number of excluded positions of each query, int64 [Q]."""
-        return np.diff(self.offsets)
-
-    def of(self, queries: Positions) -> tuple[Positions, Positions]:
-        """The exclusions of some queries as pairs (index into `queries`, position)."""
-        counts = self.counts()[queries]
-        owner = np.repeat(np.arange(len(queries)), counts)
-        within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return owner, self.positions[self.offsets[queries][owner] + within]
-
-
-@dataclass(frozen=True)
-class TopItems:
-    """The best items of each query.
-
-    Args:
-        positions: int64 [Q, K]; only the first `counts[q]` of a row mean something.
-        similarities: float32 [Q, K], descending; equal ones by position.
-        counts: int64 [Q]; less than K where there are not so many items.
-    """
-
-    positions: Positions
-    similarities: Vectors
-    counts: Positions
-
-
-def count_gpus() -> int:
-    """GPUs that FAISS can use; where there are none, its GPU functions give empty indexes or abort the process."""
-    return int(load_faiss().get_num_gpus())
-
-
-class ExactSearch:
-    """Inner-product search among a fixed set of vectors.
-
-    Args:
-        vectors: float32 [N, D], finite.
-        query_block: Queries searched together.
-        index_block: Vectors searched together; on GPUs they must fit into their memory.
-        gpus: Whether to search on GPUs (all that `count_gpus` counts) or on the CPU.
-    """
-
-    def __init__(self, vectors: Vectors, *, query_block: int = 1024, index_block: int = 4_194_304, gpus: bool = False) -> None:
-        self._vectors = vectors
-        self._query_block = query_block
-        self._finder = _Finder(vectors, index_block, gpus and count_gpus() > 0)
-        self._longest = float(np.sqrt(max((float(_dot(part, part).max()) for part in _cut(vectors, 4096)), default=0.0)))
+@runtime_checkable
+class Search(Protocol):
+    """Inner-product search among a fixed set of vectors, exact or not."""
 
     def __len__(self) -> int:
-        return len(self._vectors)
+        """Number of vectors."""
 
     def top(self, queries: Vectors, k: int, excluded: Excluded) -> TopItems:
-        """The k items of highest inner product with each query, excluded ones left out.
+        """The k items of highest inner product with each query that the index finds, excluded ones left out.
 
         Args:
             queries: float32 [Q, D], finite.
             k: Wanted items, at least 1.
             excluded: What each query must not find.
         """
-        keys = np.full((len(queries), k), _EMPTY, dtype=np.int64)
-        for start in range(0, len(queries), self._query_block):
-            rows = np.arange(start, min(start + self._query_block, len(queries)))
-            self._fill(keys, queries, rows, k, excluded)
-        return _unpack(keys)
 
     def similarities(self, queries: Vectors, rows: Positions, positions: Positions) -> Vectors:
         """Inner products of pairs, computed as `top` does.
@@ -122,12 +58,79 @@ class ExactSearch:
         Returns:
             float32 [N].
         """
-        result = np.empty(len(rows), dtype=np.float32)
-        step = max(1, _TILE_ELEMENTS // self._vectors.shape[1])
-        for start in range(0, len(rows), step):
-            pairs = slice(start, start + step)
-            result[pairs] = _dot(self._vectors[positions[pairs]], queries[rows[pairs]])
-        return result
+
+    def describe(self) -> dict[str, Any]:
+        """What searches and where, as JSON: kind, parameters, device (`cpu` or `gpu`), gpus, bytes, build_seconds.
+
+        `bytes` are those of the index; `build_seconds` is null where there is nothing to build.
+        An approximate search adds `reused`: whether its index was there already.
+        """
+
+
+def count_gpus() -> int:
+    """GPUs that FAISS can use; where there are none, its GPU functions give empty indexes or abort the process."""
+    return int(load_faiss().get_num_gpus())
+
+
+def usable_gpus(*, one: bool) -> int:
+    """GPUs to search on: all, or the first alone; 0 where there are none."""
+    return min(count_gpus(), 1) if one else count_gpus()
+
+
+class ExactSearch:
+    """Inner-product search that finds all there is; a `Search`.
+
+    Args:
+        vectors: float32 [N, D], finite; on GPUs with float16 each component below 65,504.
+        query_block: Queries searched together.
+        index_block: Vectors searched together; on GPUs they must fit into their memory.
+        gpus: Whether to search on GPUs (those that `count_gpus` counts) or on the CPU.
+        one_gpu: Whether the first of them is enough.
+        float16: Whether GPUs keep the vectors in float16: half the memory, more fetching, the same result.
+    """
+
+    def __init__(
+        self,
+        vectors: Vectors,
+        *,
+        query_block: int = 1024,
+        index_block: int = 4_194_304,
+        gpus: bool = False,
+        one_gpu: bool = False,
+        float16: bool = False,
+    ) -> None:
+        self._vectors = vectors
+        self._query_block = query_block
+        self._gpus = usable_gpus(one=one_gpu) if gpus else 0
+        self._float16 = float16 and self._gpus > 0
+        self._finder = _Finder(vectors, index_block, self._gpus, self._float16)
+        self._longest = float(np.sqrt(max((float(dot(part, part).max()) for part in _cut(vectors, 4096)), default=0.0)))
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def top(self, queries: Vectors, k: int, excluded: Excluded) -> TopItems:
+        """See `Search.top`; fewer than k items come only where there are no more."""
+        keys = np.full((len(queries), k), EMPTY, dtype=np.int64)
+        for start in range(0, len(queries), self._query_block):
+            rows = np.arange(start, min(start + self._query_block, len(queries)))
+            self._fill(keys, queries, rows, k, excluded)
+        return unpack(keys)
+
+    def similarities(self, queries: Vectors, rows: Positions, positions: Positions) -> Vectors:
+        """See `Search.similarities`."""
+        return pair_similarities(self._vectors, queries, rows, positions)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Search.describe`; nothing is built, so `bytes` are those of the vectors where they are searched."""
+        return {
+            "kind": "exact",
+            "parameters": {"float16": self._float16},
+            "device": "gpu" if self._gpus else "cpu",
+            "gpus": self._gpus,
+            "bytes": self._vectors.size * (2 if self._float16 else 4),
+            "build_seconds": None,
+        }
 
     def _fill(self, keys: Positions, queries: Vectors, pending: Positions, k: int, excluded: Excluded) -> None:
         most_excluded = int(excluded.counts()[pending].max())
@@ -136,7 +139,7 @@ class ExactSearch:
         while len(pending):
             fetch = min(fetch, len(self))
             unsure = []
-            for rows in _cut(pending, max(1, _FETCHED_ITEMS // fetch)):
+            for rows in _cut(pending, max(1, FETCHED_ITEMS // fetch)):
                 found, sure = self._attempt(queries, rows, k, fetch, excluded)
                 keys[rows, : found.shape[1]] = found
                 unsure.append(rows[~sure])
@@ -149,45 +152,38 @@ class ExactSearch:
         """Sort keys of the best items among `fetch`, and whether no item beyond these could belong to them."""
         block = queries[rows]
         if fetch == len(self):
-            positions, worst = np.broadcast_to(np.arange(fetch), (len(rows), fetch)), None
-        else:
-            positions, worst = self._finder.find(block, fetch)
-        keys = _pack(self._rescore(block, positions), positions)
-        _blank(keys, positions, *excluded.of(rows))
-        keys.sort(axis=1)
-        best = keys[:, :k]
-        if worst is None:
-            return best, np.ones(len(rows), dtype=np.bool_)
-        # |float32 sum - true sum| <= roundoff * D * |q| |x| for any order of summation (Higham 2002, section 3.1).
-        error = _ROUNDOFF * block.shape[1] * self._longest * np.sqrt(_dot(block, block))
-        hidden = (worst + error).astype(np.float32)
-        return best, (best[:, -1] != _EMPTY) & (_similarities(best[:, -1]) > hidden)
+            everything = np.broadcast_to(np.arange(fetch), (len(rows), fetch))
+            return rank(self._vectors, block, everything, *excluded.of(rows), k), np.ones(len(rows), dtype=np.bool_)
+        positions, worst = self._finder.find(block, fetch)
+        best = rank(self._vectors, block, positions, *excluded.of(rows), k)
+        hidden = (worst + self._error(block)).astype(np.float32)
+        return best, (best[:, -1] != EMPTY) & (key_similarities(best[:, -1]) > hidden)
 
-    def _rescore(self, queries: Vectors, positions: Positions) -> Vectors:
-        """Inner products in float64, rounded to float32: [Q, F]."""
-        result = np.empty(positions.shape, dtype=np.float32)
-        columns = min(positions.shape[1], max(1, _TILE_ELEMENTS // queries.shape[1]))
-        lines = max(1, _TILE_ELEMENTS // (columns * queries.shape[1]))
-        for top in range(0, positions.shape[0], lines):
-            for left in range(0, positions.shape[1], columns):
-                tile = slice(top, top + lines), slice(left, left + columns)
-                items = np.take(self._vectors, positions[tile], axis=0)
-                result[tile] = _dot(items, queries[tile[0], None, :])
-        return result
+    def _error(self, queries: Vectors) -> npt.NDArray[np.float64]:
+        """The most by which FAISS's similarity of any item may differ from the true one, [Q]."""
+        lengths = np.sqrt(dot(queries, queries))
+        # |float32 sum - true sum| <= roundoff * D * |q| |x| for any order of summation (Higham 2002, section 3.1).
+        error: npt.NDArray[np.float64] = _ROUNDOFF * queries.shape[1] * self._longest * lengths
+        if self._float16:
+            # Both sides are rounded, relatively, or absolutely where a component is tiny.
+            error += 2 * _ROUNDOFF_16 * self._longest * lengths
+            error += _UNDERFLOW_16 * np.sqrt(queries.shape[1]) * (self._longest + lengths)
+        return error
 
 
 class _Finder:
-    """FAISS, on all GPUs or on the CPU."""
+    """FAISS, on GPUs or on the CPU."""
 
-    def __init__(self, vectors: Vectors, index_block: int, on_gpus: bool) -> None:
+    def __init__(self, vectors: Vectors, index_block: int, gpus: int, float16: bool) -> None:
         self._faiss: Any = load_faiss()
         self._vectors = vectors
         self._index_block = index_block
-        self._on_gpus = on_gpus
-        self._resident: Any = self._to_gpus(vectors) if on_gpus and len(vectors) <= index_block else None
+        self._gpus = gpus
+        self._float16 = float16
+        self._resident: Any = self._to_gpus(vectors) if gpus and len(vectors) <= index_block else None
 
     def find(self, queries: Vectors, fetch: int) -> tuple[Positions, npt.NDArray[np.float64]]:
-        """The `fetch` best by float32 inner product, in no order, and the lowest of them: int64 [Q, F], float64 [Q]."""
+        """The `fetch` best by FAISS's inner product, in no order, and the lowest of them: int64 [Q, F], float64 [Q]."""
         found = [self._search(queries, start, fetch) for start in range(0, len(self._vectors), self._index_block)]
         similarities = np.concatenate([part[0] for part in found], axis=1)
         positions = np.concatenate([part[1] for part in found], axis=1)
@@ -200,7 +196,7 @@ class _Finder:
     def _search(self, queries: Vectors, start: int, fetch: int) -> tuple[Vectors, Positions]:
         block = self._vectors[start : start + self._index_block]
         count = min(fetch, len(block))
-        if self._on_gpus and count <= _GPU_MAX_K:
+        if self._gpus and count <= GPU_MAX_ITEMS:
             index = self._resident or self._to_gpus(block)
             similarities, positions = index.search(queries, count)
         else:
@@ -211,45 +207,8 @@ class _Finder:
     def _to_gpus(self, vectors: Vectors) -> Any:
         index = self._faiss.IndexFlatIP(vectors.shape[1])
         index.add(vectors)
-        options = self._faiss.GpuMultipleClonerOptions()
-        options.shard = True
-        options.useFloat16 = False
-        return self._faiss.index_cpu_to_all_gpus(index, co=options)
+        return to_gpus(self._faiss, index, self._gpus, float16=self._float16)
 
 
 def _cut(array: npt.NDArray[Any], size: int) -> Iterator[npt.NDArray[Any]]:
     return (array[start : start + size] for start in range(0, len(array), size))
-
-
-def _dot(left: Vectors, right: Vectors) -> npt.NDArray[np.float64]:
-    """Inner products over the last axis in float64; einsum's order of summation depends on nothing but D."""
-    product: npt.NDArray[np.float64] = np.einsum("...d,...d->...", left.astype(np.float64), right.astype(np.float64))
-    return product
-
-
-def _pack(similarities: Vectors, positions: Positions) -> Positions:
-    """One int64 an item that sorts by (similarity descending, position ascending): sorting it is fast, and it is all there is."""
-    # Adding zero turns -0.0 into 0.0, which must tie. The bits of negative floats run backwards.
-    bits = (similarities + np.float32(0)).view(np.int32)
-    ordered = np.where(bits >= 0, bits, bits ^ np.int32(0x7FFFFFFF))
-    keys: Positions = (~ordered).astype(np.int64) << 32 | positions
-    return keys
-
-
-def _similarities(keys: Positions) -> Vectors:
-    ordered = ~(keys >> 32).astype(np.int32)
-    return np.where(ordered >= 0, ordered, ordered ^ np.int32(0x7FFFFFFF)).astype(np.int32).view(np.float32)
-
-
-def _unpack(keys: Positions) -> TopItems:
-    counts = (keys != _EMPTY).sum(axis=1)
-    return TopItems(keys & 0xFFFFFFFF, _similarities(keys), counts)
-
-
-def _blank(keys: Positions, positions: Positions, owners: Positions, unwanted: Positions) -> None:
-    """Empty the keys of excluded items, in place."""
-    step = max(1, _FETCHED_ITEMS // positions.shape[1])
-    for start in range(0, len(owners), step):
-        lines = owners[start : start + step]
-        line, column = np.nonzero(positions[lines] == unwanted[start : start + step, None])
-        keys[lines[line], column] = _EMPTY

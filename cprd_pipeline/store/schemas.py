@@ -45,6 +45,18 @@ _QUERY = [_required("query_id", pa.string()), _required("direction", pa.string()
 _STRINGS = pa.list_(pa.string())
 _FLOATS = pa.list_(pa.float32())
 
+CANDIDATE_FILTERS = (
+    "rank",
+    "min_similarity",
+    "max_similarity",
+    "absolute_margin",
+    "relative_margin",
+    "same_group",
+    "same_text",
+    "similar_text",
+)
+"""In the order in which they are asked: the first that objects to an item counts it, in the column `dropped_<filter>`."""
+
 CANDIDATES = pa.schema(
     [
         *_QUERY,
@@ -52,8 +64,12 @@ CANDIDATES = pa.schema(
         _required("similarities", _FLOATS),
         _required("positive_ids", _STRINGS),
         _required("positive_similarities", _FLOATS),
-        _required("dropped_positive", pa.int32()),
-        _required("dropped_duplicate", pa.int32()),
+        _required("dropped_positive", pa.int32()),  # positive ids among the first k, filters aside
+        _required("dropped_duplicate", pa.int32()),  # ids left out since a candidate has the same content
+        *(_required(f"dropped_{name}", pa.int32()) for name in CANDIDATE_FILTERS),
+        _required("passed", pa.int32()),  # items that passed the filters, from which candidates were drawn
+        _required("merged", pa.int32()),  # candidates that only earlier rounds have
+        _required("dropped_merged", pa.int32()),  # earlier candidates that this round's filters keep out
     ]
 )
 

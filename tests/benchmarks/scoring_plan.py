@@ -64,8 +64,7 @@ def write_candidates(folder: Path, arguments: argparse.Namespace, space: PairSpa
                 pa.ListArray.from_arrays(offsets, values),
                 pa.ListArray.from_arrays(own, positive),
                 pa.ListArray.from_arrays(own, values[: len(rows)]),
-                pa.array(np.zeros(len(rows)), pa.int32()),
-                pa.array(np.zeros(len(rows)), pa.int32()),
+                *[pa.array(np.zeros(len(rows)), pa.int32())] * (len(CANDIDATES) - 6),
             ]
             writer.write_table(f"{direction}-{number:05d}.parquet", pa.table(columns, schema=CANDIDATES))
             pairs += found.size + len(rows)

@@ -4,9 +4,12 @@ import numpy as np
 import pyarrow as pa
 
 from cprd_pipeline.corpus.reader import Items
-from cprd_pipeline.mining.candidates import Miner, group_positives
+from cprd_pipeline.mining.candidates import Miner, Sampling
 from cprd_pipeline.mining.contents import Contents, group_contents
+from cprd_pipeline.mining.filters import Filters
 from cprd_pipeline.mining.search import ExactSearch
+from cprd_pipeline.mining.settings import FilterSettings, SamplerSettings
+from cprd_pipeline.mining.sides import group_positives
 from cprd_pipeline.store.fingerprint import bytes_digest, stack_digests
 
 
@@ -34,7 +37,9 @@ def mine(queries: Contents, items: Contents, pairs: list[tuple[int, int]], simil
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     asking = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (len(queries.ids), 1))
     positives = group_positives(np.array(pairs, dtype=np.int64).reshape(-1, 2), queries, items)
-    return Miner("i2t", queries, asking, items, ExactSearch(vectors), positives, k).part(0, 100)
+    sampling = Sampling(SamplerSettings(), k, np.zeros(len(items), dtype=np.uint64))
+    filters = Filters(FilterSettings(), {}, True)
+    return Miner("i2t", queries, asking, items, ExactSearch(vectors), positives, k, filters, sampling).part(0, 100)
 
 
 def test_ties_go_by_id_for_candidates_and_positives_alike() -> None:

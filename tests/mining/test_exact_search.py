@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cprd_pipeline.errors import MissingDependencyError
+from cprd_pipeline.errors import MachineError, MissingDependencyError
 from cprd_pipeline.mining import faiss_loader, search
 from cprd_pipeline.mining.search import ExactSearch, Excluded, TopItems
+from tests.mining.pretended_gpus import PretendedGpus
 
 WIDTH = 48
 
@@ -157,38 +158,77 @@ def test_pairs_get_the_similarity_that_the_search_gives() -> None:
 @pytest.mark.parametrize("index_block", [1000, 100_000])
 def test_the_gpu_path_keeps_within_what_gpus_can(monkeypatch: pytest.MonkeyPatch, k: int, index_block: int) -> None:
     """With (pretended) GPUs the index is moved there, never asked for more than 2048 items, and the result is the same."""
-    asked = []
-
-    class GpuIndex:
-        def __init__(self, index: faiss.IndexFlatIP) -> None:
-            self.index = index
-
-        def search(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-            asked.append(count)
-            assert count <= 2048
-            return self.index.search(queries, count)
-
-    pretended = SimpleNamespace(
-        IndexFlatIP=faiss.IndexFlatIP,
-        METRIC_INNER_PRODUCT=faiss.METRIC_INNER_PRODUCT,
-        knn=faiss.knn,
-        get_num_gpus=lambda: 1,
-        GpuMultipleClonerOptions=SimpleNamespace,
-        index_cpu_to_all_gpus=lambda index, co: GpuIndex(index),
-    )
+    pretended = PretendedGpus(2)
     monkeypatch.setattr(search, "load_faiss", lambda: pretended)
     rng = np.random.default_rng(8)
     items, queries = whole_numbers(rng, 3000, 3000), whole_numbers(rng, 3, 3)
     found = ExactSearch(items, index_block=index_block, gpus=True).top(queries, k, excluded_lists([[]] * 3))
     assert as_lists(found) == oracle(items, queries, k, [[]] * 3)
-    assert bool(asked) == (k == 5 or index_block == 1000)
+    assert any(clone.asked for clone in pretended.clones) == (k == 5 or index_block == 1000)
+    assert {clone.gpus for clone in pretended.clones} == {2}
+
+
+def unit_vectors(count: int, seed: int) -> np.ndarray:
+    """Random float32 vectors of length one, [count, WIDTH]."""
+    vectors = np.random.default_rng(seed).standard_normal((count, WIDTH)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_float16_storage_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One (pretended) GPU that rounds everything to float16 ranks otherwise, and the result is the same to the bit."""
+    items, queries = unit_vectors(3000, 10), unit_vectors(200, 11)
+    queries[::2] += unit_vectors(1, 12)
+    items[::3] *= 1e-6  # of which float16 keeps a few bits
+    items[1::3] = unit_vectors(1, 12) + 1e-3 * items[1::3]  # among which it sees a few values
+    none = excluded_lists([[]] * len(queries))
+    expected = ExactSearch(items).top(queries, 20, none)
+    pretended = PretendedGpus(2)
+    monkeypatch.setattr(search, "load_faiss", lambda: pretended)
+    searcher = ExactSearch(items, gpus=True, one_gpu=True, float16=True)
+    found = searcher.top(queries, 20, none)
+    assert np.array_equal(found.positions, expected.positions)
+    assert np.array_equal(found.similarities.view(np.int32), expected.similarities.view(np.int32))
+    (clone,) = pretended.clones
+    assert (clone.gpus, clone.float16) == (1, True)
+    rounded = clone.search(queries, 20)[1]
+    assert not np.array_equal(rounded, expected.positions)
+    assert searcher.describe() == {
+        "kind": "exact",
+        "parameters": {"float16": True},
+        "device": "gpu",
+        "gpus": 1,
+        "bytes": 3000 * WIDTH * 2,
+        "build_seconds": None,
+    }
+
+
+def test_a_gpu_that_refuses_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of memory on a GPU is the user's to mend, with FAISS's reason."""
+    monkeypatch.setattr(search, "load_faiss", lambda: PretendedGpus(1, refuse="Error in void f()\nout of memory"))
+    with pytest.raises(MachineError, match=r"300 vectors of width 48 on 1 GPUs \(out of memory\); set index.float16=true"):
+        ExactSearch(unit_vectors(300, 12), gpus=True)
+
+
+def test_shards_of_either_side_do_not_show() -> None:
+    """2, 4 and 7 shards of the queries or of the items give the ids of one, with thousands of equal vectors about."""
+    items, queries = crowded(1)
+    queries = np.concatenate([queries, whole_numbers(np.random.default_rng(4), 37, 37)])
+    expected = oracle(items, queries, 40, [[]] * len(queries))
+    for shards in (2, 4, 7):
+        searcher = ExactSearch(items, index_block=-(-len(items) // shards))
+        found = []
+        for part in np.array_split(queries, shards):
+            found += as_lists(searcher.top(part, 40, excluded_lists([[]] * len(part))))
+        assert found == expected
 
 
 @pytest.mark.skipif(faiss.get_num_gpus() > 0, reason="the trap is a machine without GPUs")
 def test_without_gpus_the_cpu_searches() -> None:
     """Asking for GPUs on a machine without any touches none of FAISS's GPU functions, which would return nothing."""
     items, queries = crowded()
-    found = ExactSearch(items, gpus=True).top(queries, 3, excluded_lists([[]] * 5))
+    searcher = ExactSearch(items, gpus=True, float16=True)
+    found = searcher.top(queries, 3, excluded_lists([[]] * 5))
+    assert (searcher.describe()["device"], searcher.describe()["parameters"]) == ("cpu", {"float16": False})
     assert as_lists(found) == oracle(items, queries, 3, [[]] * 5)
 
 

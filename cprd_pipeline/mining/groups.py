@@ -1,0 +1,93 @@
+"""The user's groups of images or captions (a product, a video), read from a file."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from jaxtyping import Int64
+
+from cprd_pipeline.corpus.reader import Corpus, Split, look_up_ids
+from cprd_pipeline.errors import CorpusError
+from cprd_pipeline.mining.contents import Contents
+from cprd_pipeline.mining.relations import SameGroup
+from cprd_pipeline.mining.search import Excluded
+from cprd_pipeline.mining.sides import Sides, pairs_by_owner
+
+_READABLE = "a .csv or .parquet file"
+_ID_COLUMNS = ("image_id", "caption_id")
+
+
+def same_group(path: Path, column: str, corpus: Corpus, split: Split, sides: Sides) -> SameGroup:
+    """The relation of sharing a group.
+
+    The file gives groups to one side; the other side has those of the items that it is annotated with. An item may have
+    several groups (several lines), or none, and then it is in nobody's group.
+
+    Args:
+        path: CSV or Parquet file with a column `image_id` or `caption_id`.
+        column: Its column with the group.
+        corpus: The corpus; lines about its other splits are passed over.
+        split: The split.
+        sides: Of the split.
+
+    Raises:
+        CorpusError: The file cannot be read, lacks a column or a value, or names an id that is not in the corpus.
+    """
+    ids, groups, of_images = _read(path, column)
+    items, rows = (corpus.images, split.images) if of_images else (corpus.captions, split.captions)
+    named, other = (sides.images, sides.captions) if of_images else (sides.captions, sides.images)
+    found = look_up_ids(items, ids, f"{path}, {_ID_COLUMNS[not of_images]}")
+    places = np.minimum(np.searchsorted(rows, found), len(rows) - 1)
+    inside = rows[places] == found
+    own = pairs_by_owner(named.of_row[places[inside]], groups[inside], len(named))
+    positives = sides.captions_of_images if of_images else sides.images_of_captions
+    inherited = _inherit(own, positives, other)
+    return SameGroup(own, inherited) if of_images else SameGroup(inherited, own)
+
+
+def _inherit(own: Excluded, positives: Excluded, other: Contents) -> Excluded:
+    """Groups of the other side: those of the items that each of its items is annotated with."""
+    pair, groups = own.of(np.repeat(np.arange(len(positives.offsets) - 1), positives.counts()))
+    return pairs_by_owner(positives.positions[pair], groups, len(other))
+
+
+def _read(path: Path, column: str) -> tuple[list[str], Int64[np.ndarray, " N"], bool]:
+    """Ids, the number of each one's group, and whether they are images."""
+    table = _table(path)
+    sides = [name for name in _ID_COLUMNS if name in table.column_names]
+    if len(sides) != 1 or column not in table.column_names:
+        raise CorpusError(
+            f"{path}: has the columns {', '.join(table.column_names)}",
+            expected=f"either image_id or caption_id, and {column}",
+            do="rename its columns, or set filters.group_column",
+        )
+    (ids, groups) = (table[name].cast(pa.string()).combine_chunks() for name in (sides[0], column))
+    if ids.null_count or groups.null_count:
+        raise CorpusError(
+            f"{path}: {ids.null_count + groups.null_count} empty values",
+            expected="an id and a group on every line",
+            do="leave out the lines of items without a group",
+        )
+    numbers = groups.dictionary_encode().indices.to_numpy().astype(np.int64)
+    return ids.to_pylist(), numbers, sides[0] == "image_id"
+
+
+def _table(path: Path) -> pa.Table:
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise CorpusError(f"{path}: cannot tell what kind of file this is", expected=_READABLE, do="mend filters.groups")
+    try:
+        return pq.read_table(path) if path.suffix.lower() == ".parquet" else _csv(path)
+    except FileNotFoundError:
+        raise CorpusError(f"{path}: there is no such file", expected=_READABLE, do="mend filters.groups") from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise CorpusError(f"{path}: cannot be read ({str(error).splitlines()[0]})", expected=_READABLE) from None
+
+
+def _csv(path: Path) -> pa.Table:
+    """Every column as text: an id such as 0042 is no number."""
+    with path.open("rb") as file:
+        header = pa_csv.open_csv(file).schema.names
+    convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True, null_values=[""])
+    return pa_csv.read_csv(path, convert_options=convert)

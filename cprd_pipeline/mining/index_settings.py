@@ -1,0 +1,52 @@
+"""Settings of the group `index`: which FAISS index finds the candidates."""
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from cprd_pipeline.settings import NonNegativeInt, PositiveInt, Settings
+
+
+class IndexSettings(Settings):
+    """The index, and where it lives; null is chosen from the number of items and the width of their vectors.
+
+    Args:
+        kind: `exact` finds all there is; `ivf_flat`, `ivf_pq` and `hnsw` are faster from about a million items on.
+        nlist: Cells of an IVF index; null is 4 times the square root of the items.
+        nprobe: Cells that a query looks into; null is a 32nd of them, at least 8.
+        train_sample: Vectors from which an IVF index learns its cells; null is 64 a cell.
+        pq_m: Bytes of a vector in `ivf_pq`, a divisor of the width; null is about a quarter of the width, at most 64.
+        refine: Items fetched per wanted item and then ranked by their true similarity; null is 8 for `ivf_pq`, otherwise 1.
+        hnsw_m: Neighbours of a vector in `hnsw`.
+        ef_construction: Vectors looked at to place one in `hnsw`.
+        ef_search: Vectors looked at by a query in `hnsw`, at least as many as are fetched; null is 256.
+        float16: Half the memory: on GPUs for `exact` (same result), everywhere for `ivf_flat` and `hnsw`; lookup tables on
+            GPUs for `ivf_pq`.
+        gpus: `all` that FAISS can use, the index cut into as many shards, or the first `one`; there is no `hnsw` on GPUs.
+        recall_sample: Queries whose exact candidates an approximate index is compared with; 0 compares none.
+        seed: Of the training sample and of what training draws.
+    """
+
+    kind: Literal["exact", "ivf_flat", "ivf_pq", "hnsw"] = "exact"
+    nlist: PositiveInt | None = None
+    nprobe: PositiveInt | None = None
+    train_sample: PositiveInt | None = None
+    pq_m: PositiveInt | None = None
+    refine: PositiveInt | None = None
+    hnsw_m: PositiveInt = 32
+    ef_construction: PositiveInt = 80
+    ef_search: PositiveInt | None = None
+    float16: bool = False
+    gpus: Literal["all", "one"] = "all"
+    recall_sample: NonNegativeInt = 1000
+    seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> "IndexSettings":
+        if self.nlist is not None and self.nprobe is not None and self.nprobe > self.nlist:
+            raise ValueError(f"nprobe is {self.nprobe} where there are {self.nlist} cells (nlist)")
+        if self.nlist is not None and self.train_sample is not None and self.train_sample < self.nlist:
+            raise ValueError(f"train_sample is {self.train_sample}, fewer than the {self.nlist} cells to learn (nlist)")
+        if self.hnsw_m < 2:
+            raise ValueError("hnsw_m is 1; a graph needs at least 2 neighbours")
+        return self

@@ -1,0 +1,73 @@
+"""The user's group file: what is read, and what is wrong with it in one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cprd_pipeline.errors import CorpusError
+from cprd_pipeline.mining.groups import same_group
+from cprd_pipeline.mining.relations import SameGroup
+from cprd_pipeline.mining.sides import group_sides
+from tests.mining.small_world import World
+
+
+def read(folder: Path, path: Path, column: str = "group") -> SameGroup:
+    """The relation over a corpus of four images with a caption each; ids are i00 to i03, c00 to c03, in another order."""
+    world = World([0, 1, 2, 3], [3, 5, 6, 7], {(n, n) for n in range(4)}, np.eye(4), np.eye(12), 0)
+    corpus = world.write(folder / "corpus")
+    split = corpus.split("train")
+    return same_group(path, column, corpus, split, group_sides(corpus, split, 1))
+
+
+def holds(relation: SameGroup) -> list[list[bool]]:
+    """For each image (by id) and caption (by id)."""
+    images, captions = np.divmod(np.arange(16), 4)
+    return relation.holds(images, captions).reshape(4, 4).tolist()
+
+
+def test_ids_that_look_like_numbers_stay_text_and_parquet_equals_csv(tmp_path: Path) -> None:
+    """A video id 007 is not 7; a Parquet file with numbers as groups reads the same."""
+    groups = {"i00": "007", "i01": "7", "i02": "007", "elsewhere": "7"}
+    (tmp_path / "g.csv").write_text("video,image_id\n" + "".join(f"{group},{name}\n" for name, group in groups.items()))
+    found = holds(read(tmp_path, tmp_path / "g.csv", "video"))
+    columns = {"image_id": list(groups), "video": [10, 20, 10, 20], "other": [None] * 4}
+    pq.write_table(pa.table(columns), tmp_path / "g.parquet")
+    assert found == holds(read(tmp_path, tmp_path / "g.parquet", "video"))
+    assert sum(map(sum, found)) == 5  # i01 with its caption; i00 and i02 with both of theirs; i03 and its caption with none
+
+
+def written(path: Path, content: str) -> Path:
+    """A file with this text."""
+    path.write_text(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("g.csv", "image_id,group\nnobody,1\n", r"g.csv, image_id: 'nobody' is not in the corpus"),
+        ("g.csv", "caption_id,group\ni00,1\n", r"g.csv, caption_id: 'i00' is not in the corpus"),
+        ("g.csv", "id,group\ni00,1\n", r"has the columns id, group; expected either image_id or caption_id, and group"),
+        ("g.csv", "image_id,caption_id,group\ni00,c00,1\n", "expected either image_id or caption_id"),
+        ("g.csv", "image_id,product\ni00,1\n", "set filters.group_column"),
+        ("g.csv", "image_id,group\ni00,\ni01,2\n", "1 empty values; expected an id and a group on every line"),
+        ("g.csv", "image_id,group\ni00\n", "g.csv: cannot be read"),
+        ("g.csv", "", "g.csv: cannot be read"),
+        ("g.parquet", "no parquet", "g.parquet: cannot be read"),
+        ("g.json", "{}", "cannot tell what kind of file this is; expected a .csv or .parquet file"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    """What is wrong, in one line."""
+    with pytest.raises(CorpusError, match=message) as caught:
+        read(tmp_path, written(tmp_path / name, content))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """With the setting that names it."""
+    with pytest.raises(CorpusError, match=r"g.csv: there is no such file; .*mend filters.groups"):
+        read(tmp_path, tmp_path / "g.csv")
