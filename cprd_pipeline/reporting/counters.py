@@ -74,6 +74,7 @@ def counters(stages: Stages) -> list[Section]:
     scored = [(name, report.results) for name, report in stages if report.stage == "score-teacher"]
     tables = [
         *_table("Candidates mined", _MINED, _by_direction(mined)),
+        *_table("Filters, rounds and hubs", _filter_columns(_by_direction(mined)), _flattened(_by_direction(mined))),
         *_table("Rankings by the teacher", _SCORED, _by_direction(scored)),
         *_table("Scores bought", _BOUGHT, [((name, ""), results) for name, results in scored if "requested" in results]),
     ]
@@ -92,6 +93,31 @@ Rows = list[tuple[tuple[str, str], dict[str, Any]]]
 def _by_direction(stages: list[tuple[str, dict[str, Any]]]) -> Rows:
     return [
         ((name, TITLES[direction]), found) for name, results in stages for direction, found in results.get("directions", {}).items()
+    ]
+
+
+def _filter_columns(counted: Rows) -> tuple[_Column, ...]:
+    """A column for each filter that dropped something, then what earlier rounds added and how candidates repeat."""
+    filters = dict.fromkeys(name for _, found in counted for name, dropped in found.get("dropped_by_filter", {}).items() if dropped)
+    return (
+        *(_Column(f"dropped: {name.replace('_', ' ')}", f"filter {name}", _count) for name in filters),
+        _Column("added by earlier rounds", "merged", _count),
+        _Column("lists with the most frequent item", "hub max", _count),
+        _Column("items in no list", "hub never", _share),
+    )
+
+
+def _flattened(counted: Rows) -> Rows:
+    """The same rows with the counters of filters and hubs beside the others; nothing of reports that lack them."""
+    return [
+        (
+            heading,
+            found
+            | {f"filter {name}": dropped for name, dropped in found["dropped_by_filter"].items()}
+            | {f"hub {name}": found["hubs"][name] for name in ("max", "never")},
+        )
+        for heading, found in counted
+        if "dropped_by_filter" in found and "hubs" in found
     ]
 
 
