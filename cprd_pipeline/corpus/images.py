@@ -4,17 +4,20 @@ import io
 import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
+from cprd_pipeline.corpus.foreign import name_foreign
+from cprd_pipeline.corpus.formats.records import ImageRecord
+from cprd_pipeline.corpus.originals import read_unchanged
 from cprd_pipeline.corpus.reader import Corpus, Rows
+from cprd_pipeline.corpus.roots import Root
 from cprd_pipeline.corpus.workers import Workers
 from cprd_pipeline.errors import CorpusError
-from cprd_pipeline.store.fingerprint import bytes_digest
 
 DECODER_VERSION = 1
 """Raised whenever the same file would give other pixels; part of every model's fingerprint."""
@@ -22,20 +25,25 @@ DECODER_VERSION = 1
 MAX_PIXELS = 89_478_485
 """Pillow's own bound against decompression bombs: a quarter of a gigabyte as RGB."""
 
+MAX_RATIO = 200
+"""Longer side over shorter: an image processor that brings the shorter side of a 1 x 60000 strip to 224 asks for gigabytes."""
+
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value of the second
+
 _INTEGERS_OF_16_BITS = ("PNG", "PPM")  # formats whose mode "I" holds 16-bit gray
 
 
 def decode_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The first frame of an image file, upright, in RGB.
 
-    EXIF rotation is applied, transparency is composed on white, CMYK is converted, and 16-bit gray is scaled, not clipped.
+    Rotation by EXIF or XMP is applied, transparency composed on white, CMYK converted, and 16-bit gray scaled, not clipped.
 
     Args:
         content: The original file's bytes.
         max_pixels: Larger pictures are refused before they are decoded.
 
     Raises:
-        CorpusError: Not an image, damaged, too large, or without a known white point; the message is the reason.
+        CorpusError: Not an image, damaged, too large, too narrow, or without a known white point; the message is the reason.
     """
     if not content:
         raise CorpusError("the file is empty")
@@ -44,24 +52,37 @@ def decode_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image
             # Pillow warns of damaged metadata, which do not touch the pixels, and of bombs, for which the bound below is stricter.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content)) as picture:
-                if picture.width * picture.height > max_pixels:
-                    raise CorpusError(f"{picture.width} x {picture.height} pixels", expected=f"at most {max_pixels:,} pixels")
+                _check_size(picture, max_pixels)
                 # First of all: a broken stream fails its first load() and passes a second one, and reading EXIF hides it.
                 picture.load()
-                return _rgb(ImageOps.exif_transpose(picture), picture.format)
+                _check_gray(picture)
+                file_format = picture.format
+                ImageOps.exif_transpose(picture, in_place=True)  # otherwise it copies what it need not turn
+                return _rgb(picture, file_format)
     except CorpusError:
         raise
     except UnidentifiedImageError:
-        raise CorpusError(_unknown(content)) from None
+        raise CorpusError(name_foreign(content)) from None
     except Exception as error:
         # Damaged files make Pillow's format plugins raise nearly everything: OSError, ValueError, struct.error, KeyError, ...
         raise CorpusError(f"cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())})") from error
 
 
-def _unknown(content: bytes) -> str:
-    if content.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer instead of the picture (`git lfs pull` brings it)"
-    return f"not an image that Pillow can read (begins with {content[:12]!r})"
+def _check_size(picture: Image.Image, max_pixels: int) -> None:
+    width, height = picture.size
+    if width * height > max_pixels:
+        raise CorpusError(f"{width} x {height} pixels", expected=f"at most {max_pixels:,} pixels")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise CorpusError(f"{width} x {height} pixels", expected=f"no side more than {MAX_RATIO} times the other")
+
+
+def _check_gray(picture: Image.Image) -> None:
+    """Refuse the kinds of TIFF that Pillow passes on unscaled or inverted: 12 bits come as 16, white may be zero."""
+    if not picture.mode.startswith("I;16") or not isinstance(picture, TiffImageFile):
+        return
+    bits, photometric = picture.tag_v2.get(_BITS_PER_SAMPLE), picture.tag_v2.get(_PHOTOMETRIC)
+    if bits != (16,) or photometric == _WHITE_IS_ZERO:
+        raise CorpusError(f"gray TIFF of {bits} bits, photometric {photometric}", expected="16 bits with black at zero")
 
 
 def _rgb(picture: Image.Image, file_format: str | None) -> Image.Image:
@@ -85,29 +106,6 @@ def _rgb_of_16_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray(gray).convert("RGB")
 
 
-def read_inside(root: Path, path: str) -> bytes:
-    """A file's bytes, if it lies inside the root.
-
-    Args:
-        root: The image root.
-        path: Relative to it.
-
-    Raises:
-        CorpusError: The path leaves the root, also through a symbolic link, or the file cannot be read.
-    """
-    try:
-        full = (root / path).resolve()
-        if not full.is_relative_to(root.resolve()):
-            raise CorpusError(f"{path}: leads out of {root}", expected="a path inside the image root")
-        return full.read_bytes()
-    except OSError as error:
-        found = f"{root / path}: {error.strerror or error}"
-    except (ValueError, RuntimeError) as error:
-        # A NUL character, a lone surrogate, a loop of symbolic links.
-        found = f"{path!r}: {error}"
-    raise CorpusError(found, do="bring the file back, or prepare the corpus again")
-
-
 def as_it_is(picture: Image.Image) -> Any:
     """The picture itself."""
     return picture
@@ -116,11 +114,9 @@ def as_it_is(picture: Image.Image) -> Any:
 class _Picture(NamedTuple):
     """What a worker needs to decode one picture of a corpus."""
 
-    image_id: str
+    root: Root
+    image: ImageRecord
     digest: bytes
-    root: Path
-    path: str | None
-    content: bytes | None
 
 
 class ImageReader:
@@ -178,9 +174,7 @@ class ImageReader:
             yield from map(_prepare, tasks)
 
     def _picture(self, row: int) -> _Picture:
-        corpus = self._corpus
-        path, content = corpus.image_paths[row].as_py(), corpus.image_bytes[row].as_py()
-        return _Picture(corpus.images.ids[row], corpus.images.digests[row].tobytes(), self._root, path, content)
+        return _Picture(self._root, self._corpus.original(row), self._corpus.images.digests[row].tobytes())
 
 
 def _prepare(task: tuple[_Picture, Callable[[Image.Image], Any]]) -> Any:
@@ -195,9 +189,6 @@ def _prepare_and_pack(task: tuple[_Picture, Callable[[Image.Image], Any]]) -> by
 
 def _read_picture(picture: _Picture) -> Image.Image:
     try:
-        content = read_inside(picture.root, picture.path or "") if picture.content is None else picture.content
-        if bytes_digest(content) != picture.digest:
-            raise CorpusError("its bytes changed since the corpus was prepared", do="run `cprd-pipeline prepare` again")
-        return decode_image(content)
+        return decode_image(read_unchanged(*picture))
     except CorpusError as error:
-        raise CorpusError(f"image {picture.image_id}: {error.found}", expected=error.expected, do=error.do) from None
+        raise CorpusError(f"image {picture.image.image_id}: {error.found}", expected=error.expected, do=error.do) from None

@@ -1,16 +1,19 @@
 """Every image is read and decoded once, in worker processes; what a killed run has seen is not decoded again."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cprd_pipeline.corpus.formats.records import ImageRecord
-from cprd_pipeline.corpus.images import decode_image, read_inside
+from cprd_pipeline.corpus.images import decode_image
+from cprd_pipeline.corpus.originals import read_original
+from cprd_pipeline.corpus.roots import Root, read_inside
 from cprd_pipeline.corpus.workers import Workers
 from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.progress import progress_bar
@@ -20,8 +23,12 @@ from cprd_pipeline.store.folder import write_parquet
 from cprd_pipeline.store.schemas import DIGEST
 
 _CHUNK = 1024  # images that a killed run inspects again at most
+_TASK = 16  # images that a worker gets at once: small ones decode faster than they travel
 
 _INSPECTED = pa.schema([pa.field("digest", DIGEST), pa.field("width", pa.int32()), pa.field("height", pa.int32())])
+
+
+Item = TypeVar("Item")
 
 
 class Inspected(NamedTuple):
@@ -40,7 +47,7 @@ class Inspected(NamedTuple):
     reason: str = ""
 
 
-def inspect_images(images: Sequence[ImageRecord], root: Path, workers: int, state: Path) -> list[Inspected]:
+def inspect_images(images: Sequence[ImageRecord], root: Root, workers: int, state: Path) -> list[Inspected]:
     """Decode all images.
 
     Args:
@@ -55,21 +62,22 @@ def inspect_images(images: Sequence[ImageRecord], root: Path, workers: int, stat
     kept = {start: _read_chunk(_chunk_path(state, start), _chunk_size(images, start)) for start in range(0, len(images), _CHUNK)}
     done = sum(len(chunk) for chunk in kept.values() if chunk)
     found: list[Inspected] = []
-    todo = (image for start, chunk in kept.items() if chunk is None for image in images[start : start + _CHUNK])
-    with progress_bar("decoding", len(images), "images", done=done) as bar, Workers(workers) as pool:
-        fresh = pool.map(partial(inspect, root), todo)
+    # No task reaches over a chunk's end: the chunk would wait for it.
+    todo = (task for start, chunk in kept.items() if chunk is None for task in _cut(images[start : start + _CHUNK]))
+    with progress_bar("decoding", len(images), "images", done=done) as bar, Workers(workers, __name__) as pool:
+        fresh = chain.from_iterable(pool.map(partial(_inspect_all, root), todo))
         for start, chunk in kept.items():
             if chunk is None:
                 chunk = []
-                for _ in range(_chunk_size(images, start)):
-                    chunk.append(next(fresh))
+                for seen in islice(fresh, _chunk_size(images, start)):
+                    chunk.append(seen)
                     bar.advance()
                 _write_chunk(_chunk_path(state, start), chunk)
             found += chunk
     return found
 
 
-def files_changed(digests: Sequence[bytes], paths: Sequence[str], rejected: Sequence[str], root: Path, workers: int) -> bool:
+def files_changed(digests: Sequence[bytes], paths: Sequence[str], rejected: Sequence[str], root: Root, workers: int) -> bool:
     """Whether files are no longer what a corpus was made from; nothing is decoded but what was bad.
 
     Args:
@@ -79,30 +87,44 @@ def files_changed(digests: Sequence[bytes], paths: Sequence[str], rejected: Sequ
         root: What paths are relative to.
         workers: Reading processes; 0 for this one.
     """
-    with progress_bar("comparing", len(paths), "images") as bar, Workers(workers) as pool:
-        for before, now in zip(digests, pool.map(partial(_digest, root), paths), strict=True):
+    with progress_bar("comparing", len(paths), "images") as bar, Workers(workers, __name__) as pool:
+        current = chain.from_iterable(pool.map(partial(_digest_all, root), _cut(paths)))
+        for before, now in zip(digests, current, strict=True):
             if before != now:
                 return True
             bar.advance()
     return any(not inspect(root, ImageRecord("", "", path)).reason for path in rejected)
 
 
-def inspect(root: Path, image: ImageRecord) -> Inspected:
+def inspect(root: Root, image: ImageRecord) -> Inspected:
     """Read and decode one image."""
     content = b""
     try:
-        content = read_inside(root, image.path or "") if image.content is None else image.content
+        content = read_original(root, image)
         picture = decode_image(content)
     except CorpusError as error:
         return Inspected(bytes_digest(content) if content else b"", 0, 0, error.found)
     return Inspected(bytes_digest(content), picture.width, picture.height)
 
 
-def _digest(root: Path, path: str) -> bytes:
+def _inspect_all(root: Root, images: Sequence[ImageRecord]) -> list[Inspected]:
+    return [inspect(root, image) for image in images]
+
+
+def _digest_all(root: Root, paths: Sequence[str]) -> list[bytes]:
+    return [_digest(root, path) for path in paths]
+
+
+def _digest(root: Root, path: str) -> bytes:
     try:
         return bytes_digest(read_inside(root, path))
     except CorpusError:
         return b""
+
+
+def _cut(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """The tasks of the workers."""
+    return (items[start : start + _TASK] for start in range(0, len(items), _TASK))
 
 
 def _chunk_path(state: Path, start: int) -> Path:

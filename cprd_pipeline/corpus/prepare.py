@@ -7,16 +7,17 @@ from functools import partial
 from typing import Any
 
 from cprd_pipeline.corpus.formats.generated import World
-from cprd_pipeline.corpus.formats.karpathy import read_annotations, read_karpathy
-from cprd_pipeline.corpus.formats.records import Records
+from cprd_pipeline.corpus.formats.records import StoredImage
 from cprd_pipeline.corpus.images import DECODER_VERSION
 from cprd_pipeline.corpus.inspection import Inspected, files_changed, inspect_images
+from cprd_pipeline.corpus.intake import Intake, Taken, check_bad
+from cprd_pipeline.corpus.packing import pack_images
+from cprd_pipeline.corpus.pause import without_collector
 from cprd_pipeline.corpus.relevance import relevance_name
+from cprd_pipeline.corpus.roots import Root
 from cprd_pipeline.corpus.scenes import WORLD_VERSION
-from cprd_pipeline.corpus.settings import KarpathySettings, PrepareSettings
+from cprd_pipeline.corpus.settings import PrepareSettings
 from cprd_pipeline.corpus.tables import build_tables
-from cprd_pipeline.errors import CorpusError
-from cprd_pipeline.store.fingerprint import bytes_digest
 from cprd_pipeline.store.folder import InputFolder, OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
 
@@ -27,61 +28,68 @@ def run(settings: PrepareSettings) -> StageReport:
     """Write the corpus, or find that it is there already and that its image files are still the same.
 
     Raises:
-        CorpusError: The source is incomplete or damaged, or more images are bad than the settings allow.
+        CorpusError: The source is incomplete or damaged, or more images or captions are bad than the settings allow.
         MachineError: The disk is full, or a worker died.
     """
     watch = Stopwatch()
-    annotations = read_annotations(settings.files.annotations) if settings.files else b""
-    writer = _open_output(settings, annotations)
+    intake = None if settings.source == "scenes" else Intake(settings)
+    writer = _open_output(settings, intake)
     if writer.is_current():
         with watch.measure("comparing"):
-            changed = settings.files is not None and _files_changed(settings, settings.files)
+            changed = intake is not None and _files_changed(settings, intake.image_root)
         if not changed:
             return earlier_report(settings.report) or _report(settings, watch).save(settings.report)
         # The manifest knows the annotations, not the files: the corpus must go before it can be made anew.
         shutil.rmtree(settings.output)
-        writer = _open_output(settings, annotations)
-    _write_corpus(settings, annotations, writer, watch)
+        writer = _open_output(settings, intake)
+    _write_corpus(settings, intake, writer, watch)
     return _report(settings, watch).save(settings.report)
 
 
-def _open_output(settings: PrepareSettings, annotations: bytes) -> OutputWriter:
-    shaping: dict[str, Any] = {"source": settings.source, "decoder": DECODER_VERSION}
-    if settings.files is None:
-        shaping |= {"image_root": ".", "world": WORLD_VERSION, "scenes": settings.scenes.as_json()}
+def _open_output(settings: PrepareSettings, intake: Intake | None) -> OutputWriter:
+    shaping: dict[str, Any] = {"decoder": DECODER_VERSION, "pack": settings.pack}
+    if intake is None:
+        shaping |= {"source": "scenes", "image_root": ".", "world": WORLD_VERSION, "scenes": settings.scenes.as_json()}
         return OutputWriter(settings.output, "corpus", shaping, {})
-    shaping |= {
-        "image_root": str(settings.files.images),
-        "restval_as_train": settings.files.restval_as_train,
-        "max_images": settings.max_images,
-        "bad_images": settings.bad_images,
-    }
-    return OutputWriter(settings.output, "corpus", shaping, {"annotations": bytes_digest(annotations).hex()})
+    shaping |= {"bad_images": settings.bad_images, "bad_captions": settings.bad_captions, "holdout": settings.holdout.as_json()}
+    return OutputWriter(settings.output, "corpus", shaping | intake.shaping(), intake.inputs())
 
 
-def _write_corpus(settings: PrepareSettings, annotations: bytes, writer: OutputWriter, watch: Stopwatch) -> None:
+def _write_corpus(settings: PrepareSettings, intake: Intake | None, writer: OutputWriter, watch: Stopwatch) -> None:
     world = None
     with watch.measure("reading"):
-        if settings.files is not None:
-            records = read_karpathy(annotations, settings.files, settings.max_images)
+        if intake is not None:
+            taken = intake.read()
         else:
             world = World(settings.scenes)
-            records = world.records
+            taken = Taken(world.records)
+    bad_captions = [(bad.caption.caption_id, bad.reason) for bad in taken.bad_captions]
+    check_bad(bad_captions, len(taken.records.captions) + len(bad_captions), settings.most_bad_captions, "captions")
     with watch.measure("decoding"):
-        inspected = inspect_images(records.images, records.image_root, settings.workers, writer.state)
-    _check_bad_images(settings, records, inspected)
+        inspected = inspect_images(taken.records.images, taken.records.image_root, settings.workers, writer.state)
+    bad_images = [(image.image_id, seen.reason) for image, seen in zip(taken.records.images, inspected, strict=True) if seen.reason]
+    check_bad(bad_images, len(inspected), settings.most_bad_images, "images")
     with watch.measure("writing"):
-        tables = build_tables(records, inspected)
-        writer.write_table("images.parquet", tables.images)
-        writer.write_table("captions.parquet", tables.captions)
-        writer.write_table("positives.parquet", tables.positives)
-        if settings.bad_images != "error":
-            writer.write_table("rejected.parquet", tables.rejected)
-        writer.write_json(COUNTS, tables.counts)
+        _write_tables(settings, taken, inspected, writer)
     if world is not None:
         with watch.measure("relevance"):
             _write_relevance(world, settings, writer)
     writer.finish()
+
+
+def _write_tables(settings: PrepareSettings, taken: Taken, inspected: Sequence[Inspected], writer: OutputWriter) -> None:
+    # Files inside of larger files are not left in place: the corpus' other readers know folders and shards only.
+    packed = settings.pack or any(isinstance(image.stored, StoredImage) for image in taken.records.images)
+    with without_collector():
+        tables = build_tables(taken.records, inspected, taken.bad_captions, settings.holdout, packed=packed)
+    if packed:
+        pack_images(tables.kept, tables.digests, taken.records.image_root, writer, settings.workers)
+    writer.write_table("images.parquet", tables.images)
+    writer.write_table("captions.parquet", tables.captions)
+    writer.write_table("positives.parquet", tables.positives)
+    if settings.source != "scenes":
+        writer.write_table("rejected.parquet", tables.rejected)
+    writer.write_json(COUNTS, tables.counts | taken.counts | {"notes": taken.records.notes})
 
 
 def _write_relevance(world: World, settings: PrepareSettings, writer: OutputWriter) -> None:
@@ -90,39 +98,54 @@ def _write_relevance(world: World, settings: PrepareSettings, writer: OutputWrit
             writer.write_part(relevance_name(split), partial(world.write_relevance, split))
 
 
-def _check_bad_images(settings: PrepareSettings, records: Records, inspected: Sequence[Inspected]) -> None:
-    bad = [(image, seen.reason) for image, seen in zip(records.images, inspected, strict=True) if seen.reason]
-    if not bad or (len(bad) <= settings.most_bad_images * len(inspected) and len(bad) < len(inspected)):
-        return
-    image, reason = bad[0]
-    raise CorpusError(
-        f"{len(bad):,} of {len(inspected):,} images cannot be used, the first is {image.image_id}: {reason}",
-        expected=f"at most {settings.most_bad_images:.3g} of all" if settings.most_bad_images < 1 else "at least one that can",
-        do="mend the files, or leave bad ones out with bad_images: skip (or a larger share)",
-    )
-
-
-def _files_changed(settings: PrepareSettings, files: KarpathySettings) -> bool:
-    """Whether image files differ from those that the finished corpus was made from."""
+def _files_changed(settings: PrepareSettings, root: Root) -> bool:
+    """Whether image files differ from those that the finished corpus was made from; files inside larger ones are inputs."""
     folder = InputFolder(settings.output, "corpus")
     images = folder.table("images.parquet")
-    rejected = [path for name in folder.part_names("rejected") for path in folder.table(name)["path"].to_pylist()]
-    return files_changed(images["digest"].to_pylist(), images["path"].to_pylist(), rejected, files.images, settings.workers)
+    rejected = [path for name in folder.part_names("rejected") for path in folder.table(name)["path"].to_pylist() if path]
+    paths = images["path"].to_pylist()
+    if None in paths:
+        return False
+    return files_changed(images["digest"].to_pylist(), paths, rejected, root, settings.workers)
 
 
 def _report(settings: PrepareSettings, watch: Stopwatch) -> StageReport:
     folder = InputFolder(settings.output, "corpus")
     counts: dict[str, Any] = json.loads(folder.part_path(COUNTS).read_text(encoding="utf-8"))
     by_split = [(f"{split}", f"{n['images']:,} images, {n['captions']:,} captions") for split, n in counts["splits"].items()]
-    added = counts["positives"] - counts["annotated_positives"]
     table = [
-        ("source", settings.source),
+        ("source", str(folder.manifest.settings["source"])),
         *by_split,
-        ("positives", f"{counts['positives']:,} ({added:,} of them by equal content)"),
-        ("duplicates in a split", f"{counts['duplicate_images']:,} images, {counts['duplicate_captions']:,} captions"),
-        ("leaks between splits", f"{counts['leaked_images']:,} images, {counts['leaked_captions']:,} captions"),
-        ("rejected", f"{counts['rejected_images']:,} images with {counts['rejected_captions']:,} captions"),
+        *tell_counts(counts),
         ("seconds", f"{sum(watch.seconds.values()):.1f}"),
         ("corpus", str(settings.output)),
     ]
     return StageReport("prepare", settings.as_json(), counts, table, watch.seconds)
+
+
+def tell_counts(counts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The report's rows about a corpus: rows about things that did not occur are left out."""
+    added = counts["positives"] - counts["annotated_positives"]
+    length = counts["caption_characters"]
+    rows = [
+        ("positives", f"{counts['positives']:,} ({added:,} of them by equal content)"),
+        ("duplicates in a split", f"{counts['duplicate_images']:,} images, {counts['duplicate_captions']:,} captions"),
+        ("leaks between splits", f"{counts['leaked_images']:,} images, {counts['leaked_captions']:,} captions"),
+        ("rejected", f"{counts['rejected_images']:,} images with {counts['rejected_captions']:,} captions"),
+    ]
+    if counts["bad_captions"]:
+        rows.append(("rejected by themselves", f"{counts['bad_captions']:,} captions"))
+    if counts["unpaired_images"] or counts["unpaired_captions"]:
+        rows.append(("unpaired", f"{counts['unpaired_images']:,} images, {counts['unpaired_captions']:,} captions"))
+    if counts.get("unlisted_images"):
+        rows.append(("in no list", f"{counts['unlisted_images']:,} images with {counts['unlisted_captions']:,} captions, left out"))
+    if counts.get("unknown_listed_names"):
+        rows.append(("listed, not there", f"{counts['unknown_listed_names']:,} names"))
+    if length:
+        rows.append(
+            (
+                "characters a caption",
+                f"{length['shortest']:,} to {length['longest']:,}, median {length['median']:,}, 95 % up to {length['p95']:,}",
+            )
+        )
+    return rows + [("note", note) for note in counts.get("notes", [])[:5]]

@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cprd_pipeline.corpus.formats.records import ImageRecord
+from cprd_pipeline.corpus.packing import PackedImages
+from cprd_pipeline.corpus.roots import Root, parse_root
 from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.store.fingerprint import DigestArray, stack_digests
 from cprd_pipeline.store.folder import InputFolder
@@ -79,12 +82,18 @@ class Corpus:
         self.texts: list[str] = captions["text"].to_pylist()
         self.image_paths = images["path"]
         self.image_bytes = images["bytes"]
+        self._packed = PackedImages(self.folder)
         self.positives = self._resolve(positives)
 
     @property
-    def image_root(self) -> Path:
-        """Folder that image paths are relative to."""
-        return Path(self.folder.manifest.settings["image_root"])
+    def image_root(self) -> Root:
+        """What image paths are relative to."""
+        return parse_root(self.folder.manifest.settings["image_root"])
+
+    def original(self, row: int) -> ImageRecord:
+        """The image of a row and where its file lies: packed, in the table, or under the root."""
+        packed = self._packed[row] if len(self._packed) else self.image_bytes[row].as_py()
+        return ImageRecord(self.images.ids[row], str(self.images.splits[row]), self.image_paths[row].as_py(), packed)
 
     def split(self, name: str) -> Split:
         """The rows of a split.

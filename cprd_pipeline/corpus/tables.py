@@ -1,15 +1,19 @@
 """From records and decoded images to the tables of the corpus folder, and the counts that the report tells."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from cprd_pipeline.corpus.captions import BadCaption, measure_lengths
 from cprd_pipeline.corpus.closure import Content, close_positives, count_duplicates, count_leaks
 from cprd_pipeline.corpus.formats.records import CaptionRecord, ImageRecord, Records
+from cprd_pipeline.corpus.holdout import draw_holdout
 from cprd_pipeline.corpus.inspection import Inspected
+from cprd_pipeline.corpus.reader import Rows
+from cprd_pipeline.corpus.settings import HoldoutSettings
 from cprd_pipeline.store.fingerprint import bytes_digest
 from cprd_pipeline.store.schemas import CAPTIONS, IMAGES, POSITIVES, REJECTED
 
@@ -20,10 +24,12 @@ class CorpusTables:
 
     Args:
         images: As `store.schemas.IMAGES`; without the bad ones.
-        captions: As `CAPTIONS`; without those of bad images.
+        captions: As `CAPTIONS`; without those whose images are all bad.
         positives: As `POSITIVES`, closed over equal digests, in the order of images, then captions.
-        rejected: As `REJECTED`.
-        counts: Images and captions per split, positives, duplicates, leaks, rejected.
+        rejected: As `REJECTED`: bad images, then bad captions, which have no path.
+        counts: Images and captions per split, positives, duplicates, leaks, unpaired, rejected, lengths.
+        kept: The records of the table of images.
+        digests: Of those images' files.
     """
 
     images: pa.Table
@@ -31,64 +37,102 @@ class CorpusTables:
     positives: pa.Table
     rejected: pa.Table
     counts: dict[str, Any]
+    kept: list[ImageRecord]
+    digests: list[bytes]
 
 
-def build_tables(records: Records, inspected: Sequence[Inspected]) -> CorpusTables:
+def build_tables(
+    records: Records,
+    inspected: Sequence[Inspected],
+    bad_captions: Sequence[BadCaption] = (),
+    holdout: HoldoutSettings | None = None,
+    *,
+    packed: bool = False,
+) -> CorpusTables:
     """Build all tables.
 
     Args:
-        records: What the source yielded.
+        records: What the source yielded, without bad captions.
         inspected: What decoding told of each of its images.
+        bad_captions: Captions that cannot be used.
+        holdout: How splits are drawn; None leaves them as they are.
+        packed: Whether the images' files go to shards of their own, and not into the table.
+
+    Raises:
+        CorpusError: The holdout does not fit, or equal contents make positives without end.
     """
     pairs = list(zip(records.images, inspected, strict=True))
     good = [(image, seen) for image, seen in pairs if not seen.reason]
     bad = [(image, seen) for image, seen in pairs if seen.reason]
-    image_contents = [Content(seen.digest, image.split) for image, seen in good]
-    row_of = {image.image_id: row for row, (image, _) in enumerate(good)}
-    captions = [caption for caption in records.captions if caption.image_id in row_of]
-    owners = [row_of[caption.image_id] for caption in captions]
+    captions, owners = _usable_captions(records.captions, {image.image_id: row for row, (image, _) in enumerate(good)})
+    digests = [seen.digest for _, seen in good]
+    texts = [bytes_digest(caption.text.encode()) for caption in captions]
+    splits = [image.split for image, _ in good]
+    if holdout is not None and holdout.shares:
+        splits = draw_holdout(splits, digests, _images_of_texts(texts, owners), [rows for rows in owners if len(rows) > 1], holdout)
+    image_contents = [Content(digest, split) for digest, split in zip(digests, splits, strict=True)]
     caption_contents = [
-        Content(bytes_digest(caption.text.encode()), image_contents[owner].split)
-        for caption, owner in zip(captions, owners, strict=True)
+        Content(text, splits[rows[0]] if rows else caption.split)
+        for caption, rows, text in zip(captions, owners, texts, strict=True)
     ]
-    positives = close_positives(image_contents, caption_contents, zip(owners, range(len(owners)), strict=True))
-    counts = {
-        "splits": _count_splits(image_contents, caption_contents),
-        "images": len(good),
-        "captions": len(captions),
+    annotated = [(image, row) for row, rows in enumerate(owners) for image in rows]
+    positives = close_positives(
+        image_contents,
+        caption_contents,
+        annotated,
+        name_image=lambda row: f"image {good[row][0].image_id}",
+        name_caption=lambda row: f"caption {captions[row].caption_id} ({captions[row].text[:40]!r})",
+    )
+    counts = _count(image_contents, caption_contents) | {
         "positives": len(positives),
-        "annotated_positives": len(owners),
-        "duplicate_images": count_duplicates(image_contents),
-        "duplicate_captions": count_duplicates(caption_contents),
-        "leaked_images": count_leaks(image_contents),
-        "leaked_captions": count_leaks(caption_contents),
+        "annotated_positives": len(annotated),
+        "unpaired_images": len(good) - len({image for image, _ in annotated}),
+        "unpaired_captions": sum(not rows for rows in owners),
         "rejected_images": len(bad),
         "rejected_captions": len(records.captions) - len(captions),
+        "bad_captions": len(bad_captions),
+        "caption_characters": measure_lengths(caption.text for caption in captions),
     }
     return CorpusTables(
-        images=_image_table(good),
+        images=_image_table(good, splits, packed=packed),
         captions=_caption_table(captions, caption_contents),
-        positives=pa.table(
-            [[good[image][0].image_id for image, _ in positives], [captions[caption].caption_id for _, caption in positives]],
-            schema=POSITIVES,
-        ),
-        rejected=pa.table(
-            [[image.image_id for image, _ in bad], [image.path for image, _ in bad], [seen.reason for _, seen in bad]],
-            schema=REJECTED,
-        ),
+        positives=_positive_table([image.image_id for image, _ in good], [caption.caption_id for caption in captions], positives),
+        rejected=_rejected_table(bad, bad_captions),
         counts=counts,
+        kept=[image for image, _ in good],
+        digests=digests,
     )
 
 
-def _image_table(images: Sequence[tuple[ImageRecord, Inspected]]) -> pa.Table:
+def _usable_captions(
+    captions: Sequence[CaptionRecord], row_of: Mapping[str, int]
+) -> tuple[list[CaptionRecord], list[tuple[int, ...]]]:
+    """Captions of at least one good image, and those that never had one; with the rows of their good images."""
+    kept, owners = [], []
+    for caption in captions:
+        rows = tuple(row_of[owner] for owner in caption.image_ids if owner in row_of)
+        if rows or not caption.image_ids:
+            kept.append(caption)
+            owners.append(rows)
+    return kept, owners
+
+
+def _images_of_texts(texts: Sequence[bytes], owners: Sequence[tuple[int, ...]]) -> dict[bytes, list[int]]:
+    found: dict[bytes, list[int]] = defaultdict(list)
+    for text, rows in zip(texts, owners, strict=True):
+        found[text] += rows
+    return found
+
+
+def _image_table(images: Sequence[tuple[ImageRecord, Inspected]], splits: Sequence[str], *, packed: bool) -> pa.Table:
     columns = {
         "image_id": [image.image_id for image, _ in images],
         "path": [image.path for image, _ in images],
-        "bytes": [image.content for image, _ in images],
+        "bytes": [None if packed else image.content for image, _ in images],
         "digest": [seen.digest for _, seen in images],
         "width": [seen.width for _, seen in images],
         "height": [seen.height for _, seen in images],
-        "split": [image.split for image, _ in images],
+        "split": splits,
     }
     return pa.table(columns, schema=IMAGES)
 
@@ -103,6 +147,28 @@ def _caption_table(captions: Sequence[CaptionRecord], contents: Sequence[Content
     return pa.table(columns, schema=CAPTIONS)
 
 
-def _count_splits(images: Sequence[Content], captions: Sequence[Content]) -> dict[str, dict[str, int]]:
+def _positive_table(image_ids: Sequence[str], caption_ids: Sequence[str], positives: Rows) -> pa.Table:
+    columns = [
+        pa.array(ids, pa.string()).take(pa.array(rows)) for ids, rows in zip((image_ids, caption_ids), positives.T, strict=True)
+    ]
+    return pa.table(columns, schema=POSITIVES)
+
+
+def _rejected_table(images: Sequence[tuple[ImageRecord, Inspected]], captions: Sequence[BadCaption]) -> pa.Table:
+    rows: list[tuple[str | None, str | None, str]] = [(image.image_id, image.path, seen.reason) for image, seen in images]
+    rows += [(next(iter(bad.caption.image_ids), None), None, f"caption {bad.caption.caption_id}: {bad.reason}") for bad in captions]
+    return pa.table([list(column) for column in zip(*rows, strict=True)] or [[], [], []], schema=REJECTED)
+
+
+def _count(images: Sequence[Content], captions: Sequence[Content]) -> dict[str, Any]:
     image_counts, caption_counts = (Counter(item.split for item in side) for side in (images, captions))
-    return {split: {"images": image_counts[split], "captions": caption_counts[split]} for split in image_counts}
+    splits = dict.fromkeys([*image_counts, *caption_counts])
+    return {
+        "splits": {split: {"images": image_counts[split], "captions": caption_counts[split]} for split in splits},
+        "images": len(images),
+        "captions": len(captions),
+        "duplicate_images": count_duplicates(images),
+        "duplicate_captions": count_duplicates(captions),
+        "leaked_images": count_leaks(images),
+        "leaked_captions": count_leaks(captions),
+    }

@@ -52,9 +52,9 @@ class Dataset:
 
     def settings(self, **settings: Any) -> PrepareSettings:
         """Settings for the file as it was saved last."""
-        group = {"annotations": self.annotations, "images": self.images} | settings.pop("karpathy", {})
+        group = {"paths": self.annotations, "images": self.images} | settings.pop("files", {})
         places = {"output": self.folder / "corpus", "report": self.folder / "prepare.json"}
-        return PrepareSettings.model_validate({"source": "karpathy", "karpathy": group} | places | settings)
+        return PrepareSettings.model_validate({"source": "karpathy", "files": group} | places | settings)
 
 
 @pytest.fixture

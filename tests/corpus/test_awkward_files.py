@@ -1,9 +1,11 @@
 """The decoder on real awkward files."""
 
 import csv
+import io
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cprd_pipeline.corpus.images import decode_image
 from cprd_pipeline.errors import CorpusError
@@ -11,9 +13,9 @@ from cprd_pipeline.errors import CorpusError
 REFUSED = {
     "broken.png": "not an image",
     "broken_data_stream.png": "unrecognized data stream",
-    "chelsea.jxl": "not an image",
+    "chelsea.jxl": "a JPEG XL picture",
     "decompression_bomb.gif": "pixels",
-    "hopper.heif": "not an image",
+    "hopper.heif": "a HEIF photograph",
     "lfs_pointer.jpg": "git lfs pull",
     "made_huge_108MP.png": "12000 x 9000 pixels",
     "made_huge_200MP.png": "pixels",
@@ -21,7 +23,7 @@ REFUSED = {
     "truncated_image.png": "truncated",
     "truncated_jpeg.jpg": "truncated",
     "ultrahdr.jpg": "truncated",
-    "xet_pointer.jpg": "not an image",
+    "xet_pointer.jpg": "a Xet pointer",
     "zero_bytes.jpg": "empty",
     "zero_width.gif": "not an image",
 }
@@ -60,6 +62,36 @@ def test_rotated_twins_look_alike(awkward):
     upright = np.asarray(decode_image(awkward["made_png_named.jpg"][1])).astype(float)
     for name in ("hopper_orientation_2.jpg", "hopper_orientation_6.jpg", "hopper_orientation_6.webp"):
         assert np.abs(np.asarray(decode_image(awkward[name][1])) - upright).mean() < 6, name
+
+
+def test_cmyk_has_its_colours(awkward):
+    """Inks are stored inverted: the upper left corner is red, the opposite one black."""
+    found = np.asarray(decode_image(awkward["pil_sample_cmyk.jpg"][1])).astype(int)
+    assert found[0, 0, 0] > 200 > 60 > found[0, 0, 1:].max()
+    assert found[-1, -1].max() < 30
+
+
+def test_animations_give_their_first_frame(awkward):
+    """The same as a file of that frame alone."""
+    for name in ("chi.gif", "iss634.webp", "sugarshack.mpo", "apng_mode_16bit.png"):
+        content = awkward[name][1]
+        with Image.open(io.BytesIO(content)) as animation:
+            assert animation.n_frames > 1
+            animation.seek(0)
+            alone = io.BytesIO()
+            animation.convert("RGBA").save(alone, "PNG")
+        assert np.array_equal(decode_image(content), decode_image(alone.getvalue())), name
+
+
+def test_rotation_by_xmp_alone(awkward):
+    """Upside down in the file."""
+    content = awkward["xmp_tags_orientation.png"][1]
+    with Image.open(io.BytesIO(content)) as stored:
+        turned = stored.convert("RGBA").rotate(180)
+    found = np.asarray(decode_image(content)).astype(int)
+    opaque = np.asarray(turned)[..., 3] == 255
+    assert opaque.mean() > 0.5
+    assert np.array_equal(found[opaque], np.asarray(turned)[..., :3][opaque])
 
 
 def test_transparency_is_white_in_png_and_gif(awkward):

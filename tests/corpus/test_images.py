@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cprd_pipeline.corpus.images import decode_image
 from cprd_pipeline.errors import CorpusError
@@ -49,6 +50,26 @@ def test_exif_rotation_is_applied(orientation):
     assert np.array_equal(pixels(encode(Image.fromarray(stored), exif=exif)), UPRIGHT[orientation](stored))
 
 
+XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" {}</rdf:RDF></x:xmpmeta>'
+)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP", "JPEG"])
+@pytest.mark.parametrize("orientation", ['tiff:Orientation="6"/>', "><tiff:Orientation>6</tiff:Orientation></rdf:Description>"])
+def test_xmp_rotation_is_applied(form, orientation):
+    """Editors write the orientation there alone: as an attribute or as an element, in any format."""
+    stored = np.zeros((16, 32, 3), dtype=np.uint8)
+    stored[:, :16] = 255
+    xmp = XMP.format(orientation)
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp)
+    options = {"PNG": {"pnginfo": info}, "TIFF": {"tiffinfo": {700: xmp.encode()}}}.get(form, {"xmp": xmp.encode()})
+    found = pixels(encode(Image.fromarray(stored), form, **options)).astype(int)
+    assert np.abs(found - UPRIGHT[6](stored)).max() < 30
+
+
 def test_sixteen_bit_gray_is_scaled():
     """The whole range of 16 bits becomes the whole range of 8; convert("RGB") would clip it to white."""
     values = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
@@ -72,6 +93,30 @@ def test_sixteen_bit_transparency_is_white():
     place = content.index(b"IDAT") - 4
     spliced = content[:place] + struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[place:]
     assert pixels(spliced)[..., 0].tolist() == [[0, 255], [7, 255]]
+
+
+@pytest.mark.parametrize(("bits", "photometric"), [(12, 1), (16, 0)])
+def test_gray_that_pillow_passes_on_wrongly_is_refused(bits, photometric):
+    """A TIFF of 12 bits would come out black, one whose white is zero as a negative."""
+    with pytest.raises(CorpusError, match=rf"gray TIFF of \({bits},\) bits, photometric {photometric}; expected 16 bits"):
+        decode_image(gray_tiff(bits, photometric))
+
+
+def test_a_big_endian_tiff_of_16_bits_is_scaled():
+    """The refusal of odd grays leaves the ordinary ones alone, in either order of bytes."""
+    assert pixels(gray_tiff(16, 1))[0, 0].tolist() == [0x12] * 3
+    values = np.array([[0x1234]], dtype=">u2")
+    content = encode(Image.frombytes("I;16B", (1, 1), values.tobytes()), "TIFF")
+    assert pixels(content)[0, 0].tolist() == [0x12] * 3
+
+
+def gray_tiff(bits: int, photometric: int) -> bytes:
+    """Two pixels in a row, uncompressed, the first 0x1234."""
+    data = {12: b"\x12\x34\x56", 16: b"\x34\x12\x00\x00"}[bits]
+    tags = {256: 2, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = data.ljust(4, b"\0")
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -125,6 +170,19 @@ def test_large_pictures_are_refused_before_they_are_decoded():
         decode_image(content, max_pixels=239)
 
 
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (10, 2001)])
+def test_strips_are_refused(size):
+    """A processor that brings the shorter side to 224 would make gigabytes of them."""
+    with pytest.raises(CorpusError, match=f"{size[0]} x {size[1]} pixels; expected no side more than 200 times the other"):
+        decode_image(encode(Image.new("1", size)))
+
+
+def test_narrow_pictures_are_fine():
+    """The bound is inclusive; a single pixel is a picture too."""
+    assert decode_image(encode(Image.new("1", (10, 2000)))).size == (10, 2000)
+    assert decode_image(encode(Image.new("RGB", (1, 1)))).size == (1, 1)
+
+
 @pytest.mark.parametrize("size", [(12000, 9000), (20000, 10000)])
 def test_decompression_bombs_are_refused(size):
     """Between Pillow's warning and its error, and above both."""
@@ -164,7 +222,14 @@ def test_a_broken_stream_is_refused():
     [
         (b"", "empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
-        (b"<html>not found</html>", "not an image that Pillow can read"),
+        (b"# xet version 0\nfilesize = 1\n", "a Xet pointer"),
+        (b"<html>not found</html>", "a web page"),
+        (b"\n  <!DOCTYPE HTML><title>403</title>", "a web page"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"\0\0\0\x1cftypheic\0\0\0\0", "HEIF.*convert it"),
+        (b"\xff\x0a\xfa\x1f", "JPEG XL.*convert it"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"id,caption\n", r"not an image that Pillow can read \(begins with b'id,caption"),
     ],
 )
 def test_what_is_no_image_gets_its_reason(content, reason):

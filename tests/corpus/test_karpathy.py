@@ -1,18 +1,14 @@
 """Karpathy's split JSON, whole and spoilt."""
 
-import json
-
 import pytest
 
-from cprd_pipeline.corpus.formats.karpathy import read_annotations, read_karpathy
-from cprd_pipeline.corpus.settings import KarpathySettings
+from cprd_pipeline.corpus.intake import Intake
 from cprd_pipeline.errors import CorpusError
 
 
 def read(dataset, **settings):
     """Save the data set and read it."""
-    made = dataset.save(**settings)
-    return read_karpathy(read_annotations(made.karpathy.annotations), made.karpathy, made.max_images)
+    return Intake(dataset.save(**settings)).read().records
 
 
 def test_flickr_entries(dataset):
@@ -21,7 +17,7 @@ def test_flickr_entries(dataset):
     records = read(dataset)
     assert [(i.image_id, i.path, i.split) for i in records.images[1:3]] == [("1.png", "1.png", "train"), ("2.png", "2.png", "val")]
     caption = records.captions[2]
-    assert (caption.caption_id, caption.text, caption.image_id) == ("2", "  A dog , running .\n", "1.png")
+    assert (caption.caption_id, caption.text, caption.image_ids) == ("2", "  A dog , running .\n", ("1.png",))
     assert len(records.captions) == 12
     assert records.image_root == dataset.images
 
@@ -34,25 +30,28 @@ def test_coco_entries(dataset):
     assert [(i.image_id, i.path) for i in records.images[:2]] == [("100", "set0/same.jpg"), ("101", "set1/same.jpg")]
 
 
-@pytest.mark.parametrize(("as_train", "split"), [(True, "train"), (False, "restval")])
-def test_restval(dataset, as_train, split):
+@pytest.mark.parametrize(("names", "split"), [({"restval": "train"}, "train"), ({}, "restval"), ({"restval": "dev"}, "dev")])
+def test_restval(dataset, names, split):
     """COCO's restval is training data by setting."""
     dataset.entries[0]["split"] = "restval"
-    assert read(dataset, karpathy={"restval_as_train": as_train}).images[0].split == split
+    assert read(dataset, files={"rename_splits": names}).images[0].split == split
+    assert read(dataset).images[0].split == "train"
 
 
 def test_without_splits_all_is_train(dataset):
     """A file that names no split at all."""
     for entry in dataset.entries:
         del entry["split"]
-    assert {image.split for image in read(dataset).images} == {"train"}
+    records = read(dataset)
+    assert {image.split for image in records.images} == {"train"}
+    assert not records.splits_given
 
 
 def test_a_limit_takes_the_first_of_each_split(dataset):
     """Three of the four train images and one of the two val images stay out, with their captions."""
     records = read(dataset, max_images=1)
     assert [(image.image_id, image.split) for image in records.images] == [("0.png", "train"), ("2.png", "val")]
-    assert {caption.image_id for caption in records.captions} == {"0.png", "2.png"}
+    assert {caption.image_ids for caption in records.captions} == {("0.png",), ("2.png",)}
 
 
 @pytest.mark.parametrize("path", [("..", "0.png"), ("", "/etc/passwd"), ("a/../..", "0.png"), ("", "a\0b")])
@@ -79,18 +78,19 @@ def spoil(entry, change):
     [
         (("drop", "filename"), r"images\[4\]: filename is missing; expected text"),
         (("drop", "split"), r"images\[4\]: split is missing"),
+        (("set", "split", "a/b"), r"images\[4\]: split is 'a/b'; expected letters.*files\.rename_splits"),
         (("drop", "sentences"), r"images\[4\]: sentences is missing; expected a list"),
         (("set", "filename", 7), r"filename is '7'"),
         (("set", "filename", " "), r"filename is empty"),
-        (("set", "filename", "0.png"), r"1 image ids occur more than once, '0\.png' 2 times"),
+        (("set", "filename", "0.png"), r"images\[4\]: image id '0\.png' occurs more than once; expected every id once"),
+        (("set", "filename", "a\ud800"), r"images\[4\]: .* holds half of a surrogate pair"),
         (("set", "cocoid", [1]), r"cocoid is '\[1\]'; expected a number"),
         (("set", "sentences", "a dog"), r"sentences is 'a dog'; expected a list"),
+        (("set", "sentences", []), r"1 images have no caption, the first is 4\.png.*files\.unpaired: keep"),
         (("sentence", {"raw": "a dog"}), r"images\[4\]\.sentences\[1\]: sentid is missing"),
         (("sentence", {"sentid": 9}), r"images\[4\]\.sentences\[1\]: raw is missing"),
-        (("sentence", {"sentid": 9, "raw": " \n"}), r"images\[4\]\.sentences\[1\]: raw is empty"),
-        (("sentence", {"sentid": 9, "raw": "a \ud800"}), r"sentences\[1\]: raw holds half of a surrogate"),
         (("sentence", {"sentid": True, "raw": "a"}), r"sentid is 'True'"),
-        (("sentence", {"sentid": 0, "raw": "a"}), r"1 sentence ids occur more than once, '0' 2 times"),
+        (("sentence", {"sentid": 0, "raw": "a"}), r"images\[4\]\.sentences\[1\]: caption id '0' occurs more than once"),
         (("sentence", "a dog"), r"sentences\[1\]: sentid is missing"),
     ],
 )
@@ -111,48 +111,18 @@ def test_an_entry_that_is_no_object(dataset):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"images": [', "not valid JSON at line 1, column 13"),
-        (b"\xff\xfe\xfa", "not valid JSON"),
+        (b'{"images": [', r"dataset\.json: not valid JSON at line 1, column 13"),
         (b"[" * 100_000, "not valid JSON"),
+        (b'{"images": [' + b"9" * 5000 + b"]}", r"not valid JSON \(ValueError\)"),
         (b"[]", "no list `images`"),
         (b'{"images": []}', "at least one entry"),
         (b'{"images": {}}', "no list `images`"),
+        (b'{"images": [{"id": 1}]}', "its images hold no `sentences`; expected Karpathy's split JSON; check files.paths"),
     ],
 )
 def test_files_that_are_no_split_file(dataset, content, message):
     """What was found says what to do."""
+    settings = dataset.save()
+    dataset.annotations.write_bytes(content)
     with pytest.raises(CorpusError, match=message):
-        read_karpathy(content, dataset.settings().karpathy)
-
-
-def test_a_missing_file_and_a_git_lfs_pointer(dataset):
-    """The usual two reasons why there are no annotations."""
-    with pytest.raises(CorpusError, match=r"dataset\.json: No such file.*mend karpathy\.annotations"):
-        read_annotations(dataset.annotations)
-    dataset.annotations.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
-    with pytest.raises(CorpusError, match=r"a Git LFS pointer.*git lfs pull"):
-        read_annotations(dataset.annotations)
-
-
-def test_a_missing_image_folder(dataset):
-    """Told once, not per image."""
-    with pytest.raises(CorpusError, match=r"nowhere: no such folder.*mend karpathy\.images"):
-        read(dataset, karpathy={"images": dataset.folder / "nowhere"})
-
-
-def test_real_records(real_data, tmp_path):
-    """The published records of Flickr8k and COCO parse, and a real LFS pointer is named."""
-    for name, image_id, captions in (("flickr8k", "2513260012_03d33305cf.jpg", 5), ("coco", "391895", 5)):
-        path = real_data / "formats" / "karpathy" / f"dataset_{name}.excerpt.json"
-        settings = {"annotations": path, "images": tmp_path}
-        records = read_karpathy(read_annotations(path), KarpathySettings(**settings))
-        assert records.images[0].image_id == image_id
-        assert sum(caption.image_id == image_id for caption in records.captions) == captions
-    with pytest.raises(CorpusError, match="Git LFS pointer"):
-        read_annotations(real_data / "formats" / "damaged" / "dataset_coco.json")
-
-
-def test_other_keys_do_not_matter(dataset):
-    """Tokens, licences and whatever else the file has."""
-    dataset.entries[0]["licence"] = {"id": 3}
-    assert len(read(dataset).images) == len(json.loads(dataset.annotations.read_text())["images"])
+        Intake(settings).read()

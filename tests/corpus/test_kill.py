@@ -11,7 +11,7 @@ import pytest
 
 from cprd_pipeline.corpus import inspection, prepare
 from cprd_pipeline.corpus.images import decode_image
-from cprd_pipeline.errors import MachineError
+from cprd_pipeline.errors import CorpusError, MachineError
 from tests.corpus.conftest import Dataset, files_of
 
 PROGRAM = (
@@ -77,7 +77,7 @@ def test_bad_images_are_looked_at_again(tmp_path, monkeypatch):
     good = (dataset.images / "5.png").read_bytes()
     (dataset.images / "5.png").write_bytes(good[:100])
     settings = dataset.save()
-    with pytest.raises(prepare.CorpusError, match=r"1 of 9 images"):
+    with pytest.raises(CorpusError, match=r"1 of 9 images"):
         prepare.run(settings)
     (dataset.images / "5.png").write_bytes(good)
     assert prepare.run(settings).results["images"] == 9
@@ -89,7 +89,7 @@ def test_damaged_state_is_made_again(tmp_path, monkeypatch):
     dataset = Dataset(tmp_path / "data", images=6)
     (dataset.images / "5.png").unlink()
     settings = dataset.save()
-    with pytest.raises(prepare.CorpusError):
+    with pytest.raises(CorpusError):
         prepare.run(settings)
     (chunk,) = (tmp_path / "cache").rglob("inspected/*.parquet")
     chunk.write_bytes(b"PAR1 but not really")

@@ -200,7 +200,7 @@ def test_bad_images_are_left_out_and_listed(dataset):
     spoil_pictures(dataset)
     settings = dataset.save(bad_images="skip")
     results = prepare.run(settings).results
-    assert (results["rejected_images"], results["rejected_captions"]) == (2, 4)
+    assert (results["rejected_images"], results["rejected_captions"], results["bad_captions"]) == (2, 4, 0)
     corpus = Corpus(settings.output)
     assert corpus.images.ids == ["0.png", "2.png", "3.png", "4.png"]
     assert corpus.captions.ids == [str(n) for n in (0, 1, 4, 5, 6, 7, 8, 9)]
@@ -258,7 +258,17 @@ def test_relevance_of_another_size_is_refused(tmp_path, scene_settings):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"source": "karpathy"}, "group karpathy is missing"),
+        ({"source": "karpathy"}, "source is karpathy, but the group files is missing"),
+        ({"source": "auto"}, "source is auto, but the group files is missing"),
+        ({"holdout": {"shares": {"val": 0.1}}}, "holdout is for files"),
+        ({"holdout": {"shares": {"val": 0.6, "test": 0.4}}}, "the shares sum to 1, which leaves nothing"),
+        ({"holdout": {"shares": {"train": 0.4}}}, "train is what the other shares leave"),
+        ({"files": {"paths": []}}, r"\[\] is neither a path nor a list"),
+        ({"files": {"paths": {}}}, "names no file"),
+        ({"files": {"paths": ["a", 3]}}, "neither a path nor a list"),
+        ({"files": {"paths": "a", "split_lists": {"train": "rest", "val": "rest"}}}, "more than one split takes the rest"),
+        ({"files": {"paths": "a", "delimiter": "::"}}, "at most 1 character"),
+        ({"bad_captions": 2}, "2 is neither error, nor skip, nor a share"),
         ({"max_images": 5}, "max_images is for files"),
         ({"scenes": {"splits": {"../x": {"images": 1}}}}, "pattern"),
         ({"scenes": {"splits": {}}}, "at least 1"),
@@ -278,8 +288,10 @@ def test_no_path_of_the_output_or_count_of_workers_is_in_the_manifest(dataset):
     settings = dataset.save()
     prepare.run(settings)
     manifest = json.loads((settings.output / "_manifest.json").read_text())
-    names = {"source", "decoder", "image_root", "restval_as_train", "max_images", "bad_images"}
-    assert set(manifest["settings"]) == names
+    values = {key: value for key, value in manifest["settings"].items() if isinstance(value, str)}
+    same = {"source": "karpathy", "unpaired": "error", "bad_images": "error", "bad_captions": "error"}
+    assert values == same | {"image_root": str(dataset.images)}
+    assert "workers" not in manifest["settings"]
     assert manifest["inputs"] == {"annotations": bytes_digest(dataset.annotations.read_bytes()).hex()}
 
 
@@ -310,3 +322,101 @@ def slow_counts(annotations):
             said.append((split, sentence["raw"]))
     positives = sum(len(owners[item]) for item in said)
     return positives, len(said) - len(set(said)), sum(len(found) > 1 for found in splits.values())
+
+
+def test_bad_captions(dataset):
+    """Stop the stage by default; left out by setting, counted and listed; an image may lose all of its captions."""
+    for number in range(2):
+        dataset.entries[4]["sentences"][number]["raw"] = ("  ", "a\x00b")[number]
+    with pytest.raises(
+        CorpusError, match=r"2 of 12 captions cannot be used, the first is 8: nothing but white space.*bad_captions: skip"
+    ):
+        prepare.run(dataset.save())
+    settings = dataset.save(bad_captions=0.2)
+    results = prepare.run(settings).results
+    assert (results["captions"], results["bad_captions"], results["rejected_captions"]) == (10, 2, 0)
+    assert results["unpaired_images"] == 1
+    rejected = pq.read_table(settings.output / "rejected.parquet").to_pylist()
+    assert rejected[1] == {"image_id": "4.png", "path": None, "reason": "caption 9: control character U+0000 at place 2"}
+    assert prepare.run(settings).up_to_date
+
+
+def test_captions_are_normalised_by_setting(dataset):
+    """Before their digests are taken."""
+    dataset.entries[0]["sentences"][0]["raw"] = "cafe\u0301"
+    prepare.run(dataset.save())
+    settings = dataset.save(captions={"normalise": "NFC"})
+    assert not prepare.run(settings).up_to_date
+    corpus = Corpus(settings.output)
+    assert corpus.texts[0] == "café"
+    assert corpus.captions.digests[0].tobytes() == bytes_digest("café".encode())
+
+
+def test_unpaired_pools(tmp_path):
+    """Images without captions and captions without images, with splits of their own, reach the corpus and are counted."""
+    (tmp_path / "0.png").write_bytes(picture(0))
+    (tmp_path / "1.png").write_bytes(picture(1))
+    rows = "image,caption,split\n0.png,a dog,train\n1.png,,train\n,a cat,train\n,a bird,pool\n"
+    (tmp_path / "made.csv").write_text(rows)
+    files = {"paths": tmp_path / "made.csv", "unpaired": "keep"}
+    places = {"output": tmp_path / "corpus", "report": tmp_path / "report.json"}
+    settings = PrepareSettings.model_validate({"source": "csv", "files": files} | places)
+    results = prepare.run(settings).results
+    assert (results["unpaired_images"], results["unpaired_captions"], results["positives"]) == (1, 2, 1)
+    assert results["splits"] == {"train": {"images": 2, "captions": 2}, "pool": {"images": 0, "captions": 1}}
+    assert Corpus(settings.output).captions.splits.tolist() == ["train", "train", "pool"]
+
+
+def test_a_caption_of_several_images(tmp_path):
+    """It is positive for each; it stays while one of them is good."""
+    (tmp_path / "0.png").write_bytes(picture(0))
+    (tmp_path / "1.png").write_bytes(picture(1))
+    (tmp_path / "made.csv").write_text("image,caption,caption_id\n0.png,two dogs,c\n1.png,two dogs,c\n2.png,two dogs,c\n")
+    places = {"output": tmp_path / "corpus", "report": tmp_path / "report.json"}
+    values = {"source": "csv", "files": {"paths": tmp_path / "made.csv"}, "bad_images": "skip"} | places
+    results = prepare.run(PrepareSettings.model_validate(values)).results
+    assert (results["captions"], results["positives"], results["rejected_captions"]) == (1, 2, 0)
+    assert pairs_of(Corpus(tmp_path / "corpus")) == {("0.png", "c"), ("1.png", "c")}
+
+
+def test_a_holdout_keeps_duplicates_together(dataset):
+    """Without splits some images are drawn, whatever their ids; nothing leaks."""
+    (dataset.images / "5.png").write_bytes(picture(0))
+    for entry in dataset.entries:
+        del entry["split"]
+    dataset.entries[1]["sentences"][0]["raw"] = dataset.entries[4]["sentences"][1]["raw"]
+    settings = dataset.save(holdout={"shares": {"val": 0.4}, "seed": 3})
+    results = prepare.run(settings).results
+    splits = Corpus(settings.output).images.splits.tolist()
+    assert set(splits) == {"train", "val"}
+    assert splits[0] == splits[5]
+    assert splits[1] == splits[4]
+    assert (results["leaked_images"], results["leaked_captions"]) == (0, 0)
+    assert results["splits"]["val"]["captions"] == 2 * splits.count("val")
+
+
+def test_lists_and_packing_by_setting(dataset):
+    """Lists go before the file's own splits; packed images need their folder no more."""
+    (dataset.folder / "test.txt").write_text("3.png\n4\n")
+    lists = {"test": dataset.folder / "test.txt", "train": "rest"}
+    settings = dataset.save(files={"split_lists": lists}, pack=True)
+    results = prepare.run(settings).results
+    assert results["splits"] == {"train": {"images": 4, "captions": 8}, "test": {"images": 2, "captions": 4}}
+    assert (settings.output / "packed" / "00000.parquet").is_file()
+    corpus = Corpus(settings.output)
+    assert corpus.original(4).content == picture(4)
+    assert prepare.run(settings).up_to_date
+    (dataset.folder / "test.txt").write_text("3.png\n")
+    assert not prepare.run(settings).up_to_date
+
+
+def test_the_earlier_name_of_the_group(dataset):
+    """`karpathy` with annotations, images and restval_as_train still says the same."""
+    group = {"annotations": str(dataset.annotations), "images": str(dataset.images)}
+    old = PrepareSettings.model_validate({"source": "karpathy", "karpathy": group | {"restval_as_train": False}})
+    assert old.files.paths == (dataset.annotations,)
+    assert old.files.rename_splits == {}
+    assert PrepareSettings.model_validate({"source": "karpathy", "karpathy": group}).files.rename_splits == {"restval": "train"}
+    assert PrepareSettings.model_validate({"karpathy": None}).files is None
+    with pytest.raises(ValidationError, match="karpathy"):
+        PrepareSettings.model_validate({"karpathy": 5})

@@ -137,8 +137,7 @@ def _row(corpus, split, similarity, direction, query, k):
         "similarities": [float(values[row]) for row in taken],
         "positive_ids": [items.ids[row] for row in positives],
         "positive_similarities": [float(values[row]) for row in positives],
-        "dropped_positive": 0,
-        "dropped_duplicate": 0,
+        **{field.name: 0 for field in CANDIDATES if field.type == pa.int32()},
     }
 
 

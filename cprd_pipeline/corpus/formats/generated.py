@@ -50,10 +50,10 @@ class World:
             self._blocks[split].append(_Block(scenes._replace(pixels=scenes.pixels[:0]), captions))
         ids = [f"{split}-{start + scene:06d}" for scene in range(count)]
         self.records.images.extend(
-            ImageRecord(image_id, split, content=_png(pixels)) for image_id, pixels in zip(ids, scenes.pixels, strict=True)
+            ImageRecord(image_id, split, stored=_png(pixels)) for image_id, pixels in zip(ids, scenes.pixels, strict=True)
         )
         self.records.captions.extend(
-            CaptionRecord(f"{ids[scene]}-{place % captions_each}", text, ids[scene])
+            CaptionRecord(f"{ids[scene]}-{place % captions_each}", text, (ids[scene],))
             for place, (text, scene) in enumerate(zip(captions.texts, captions.scenes, strict=True))
         )
 
