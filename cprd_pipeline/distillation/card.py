@@ -13,7 +13,7 @@ tags: [image-text-retrieval, dual-encoder, distillation]
 - objective: {objective}
 - corpus digest: `{corpus}`
 - teacher fingerprint: `{teacher}`
-- begun from: `{student}`
+- begun from: `{student}`{evaluated}
 
 Load it with transformers' `AutoModel`, `AutoTokenizer` and `AutoImageProcessor` (`from_pretrained` on this folder){extra}.
 Embeddings are L2-normalised; the similarity of an image and a caption is their dot product.
@@ -26,7 +26,9 @@ Embeddings are L2-normalised; the similarity of an image and a caption is their 
 """
 
 
-def model_card(settings: Mapping[str, object], inputs: Mapping[str, str], teacher: str | None, model_type: str) -> str:
+def model_card(
+    settings: Mapping[str, object], inputs: Mapping[str, str], teacher: str | None, model_type: str, evaluated: str = ""
+) -> str:
     """Markdown of the card; the same for the same run, so without times or paths.
 
     Args:
@@ -34,6 +36,7 @@ def model_card(settings: Mapping[str, object], inputs: Mapping[str, str], teache
         inputs: Digests of what it was made from.
         teacher: Fingerprint of the teacher; None when none took part.
         model_type: Of the model's configuration.
+        evaluated: What these very weights reached on the split that watched the training; empty when none did.
     """
     extra = " after `import cprd_pipeline.models.scene_student`" if model_type == "scene_student" else ""
     return _TEXT.format(
@@ -42,5 +45,6 @@ def model_card(settings: Mapping[str, object], inputs: Mapping[str, str], teache
         teacher=teacher or "none",
         student=inputs["student"],
         extra=extra,
+        evaluated=f"\n- while training: {evaluated}" if evaluated else "",
         settings=json.dumps(settings, indent=2, sort_keys=True),
     )

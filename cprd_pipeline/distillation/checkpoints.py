@@ -10,7 +10,10 @@ from cprd_pipeline.store.atomic import write_file
 
 
 class Checkpoints:
-    """Checkpoints of one run, named by step.
+    """Checkpoints of one run, named by step, and apart from them the best weights so far.
+
+    Best weights are written before the checkpoint that knows of them, so a kill may leave some from steps that the resumed
+    run has yet to do; it drops them and writes them again.
 
     Args:
         folder: Where they lie; outside every DVC output.
@@ -31,6 +34,33 @@ class Checkpoints:
         write_file(self._path(step), lambda path: torch.save(state, path))
         for old in self._all()[: -self.keep]:
             old.unlink()
+        # Each checkpoint that is kept finds the best weights of its own time.
+        oldest = _step_of(self._all()[0])
+        for outdone in [path for path in self._all_best() if _step_of(path) <= oldest][:-1]:
+            outdone.unlink()
+
+    def save_best(self, step: int, weights: dict[str, Any]) -> None:
+        """Write the weights after `step` steps, the best so far.
+
+        Args:
+            step: Number of finished steps.
+            weights: A model's state dictionary.
+        """
+        write_file(self._best_path(step), lambda path: torch.save(weights, path))
+
+    def best(self, step: int) -> dict[str, Any]:
+        """The best weights, which those after `step` steps were.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
+        return _load(self._best_path(step), "remove the folder that it lies in; the training then begins anew")
+
+    def forget_best_after(self, step: int) -> None:
+        """Drop best weights from steps that have yet to be done."""
+        for path in self._all_best():
+            if _step_of(path) > step:
+                path.unlink()
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """The newest step and its state; None before the first.
@@ -41,17 +71,29 @@ class Checkpoints:
         paths = self._all()
         if not paths:
             return None
-        try:
-            state = torch.load(paths[-1], map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise StoreError(
-                f"{paths[-1]}: not a checkpoint that can be read ({type(error).__name__})",
-                do="delete that file; the run then goes on from the one before",
-            ) from error
-        return int(paths[-1].stem.removeprefix("step-")), state
+        state = _load(paths[-1], "delete that file; the run then goes on from the one before")
+        return _step_of(paths[-1]), state
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:09d}.pt"
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"))
+
+    def _best_path(self, step: int) -> Path:
+        return self.folder / f"best-{step:09d}.pt"
+
+    def _all_best(self) -> list[Path]:
+        return sorted(self.folder.glob("best-*.pt"))
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
+
+
+def _load(path: Path, do: str) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise StoreError(f"{path}: not a checkpoint that can be read ({type(error).__name__})", do=do) from error
+    return state

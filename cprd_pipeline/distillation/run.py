@@ -6,20 +6,23 @@ from typing import Any
 import torch
 
 from cprd_pipeline.corpus.images import ImageReader
-from cprd_pipeline.corpus.reader import Corpus, Split
+from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.distillation.card import model_card
 from cprd_pipeline.distillation.checkpoints import Checkpoints
+from cprd_pipeline.distillation.collapse import TeacherTargets, targets_of_training
+from cprd_pipeline.distillation.evaluation import Evaluator
 from cprd_pipeline.distillation.knowledge import TeacherKnowledge, open_rankings
 from cprd_pipeline.distillation.objective import Objective
 from cprd_pipeline.distillation.pixels import PixelSource
 from cprd_pipeline.distillation.settings import DistillSettings, TwoTowers
 from cprd_pipeline.distillation.trainer import Trainer
+from cprd_pipeline.distillation.watched import evaluation_of_saved, save_series_of, warn_of_collapse, watched_results, watched_rows
 from cprd_pipeline.errors import StoreError
 from cprd_pipeline.models.device import choose_device, choose_dtype
 from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.models.students import initial_student, student_identity, two_tower_student
 from cprd_pipeline.store.folder import InputFolder, OutputWriter
-from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report, save_series
+from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
 
 TRAINING_LOG = "training_log.jsonl"
 
@@ -28,6 +31,9 @@ def run(settings: DistillSettings) -> StageReport:
     """Train one student, or go on with one whose training was interrupted."""
     corpus = Corpus(settings.corpus)
     split = corpus.split(settings.split)
+    evaluator = None
+    if settings.eval_steps is not None:
+        evaluator = Evaluator(corpus, corpus.split(settings.eval_split), settings.batch_size)
     rankings = open_rankings(settings.rankings)
     inputs = _inputs(settings, corpus, rankings)
     writer = OutputWriter(settings.output, "student", settings.shaping(), inputs)
@@ -37,12 +43,21 @@ def run(settings: DistillSettings) -> StageReport:
     with watch.measure("loading"):
         knowledge = TeacherKnowledge.load(rankings, corpus) if rankings else None
         _check_valid_items(settings, knowledge)
+        targets = targets_of_training(settings, corpus, split, knowledge)
+        warn_of_collapse(targets)
         student = _begin(settings)
     with watch.measure("training"):
-        trainer = _train(settings, student, corpus, split, knowledge, writer)
+        lent = _lend_bias(settings, student)
+        checkpoints = Checkpoints(writer.state / "checkpoints")
+        trainer = Trainer(settings, student, corpus, split, Objective(settings, knowledge), checkpoints, evaluator)
+        _train(settings, trainer, corpus)
+        if lent:
+            # Saved, it would be a weight that the model's class does not know.
+            del student.model.logit_bias
     with watch.measure("saving"):
-        _save(writer, trainer, knowledge)
-    return _report(settings, trainer, knowledge, watch).save(settings.report)
+        _save(settings, writer, trainer, knowledge)
+    save_series_of(settings, trainer)
+    return _report(settings, trainer, knowledge, targets, watch).save(settings.report)
 
 
 def _inputs(settings: DistillSettings, corpus: Corpus, rankings: list[InputFolder]) -> dict[str, str]:
@@ -80,25 +95,11 @@ def _check_valid_items(settings: DistillSettings, knowledge: TeacherKnowledge | 
         )
 
 
-def _train(
-    settings: DistillSettings,
-    student: DualEncoder,
-    corpus: Corpus,
-    split: Split,
-    knowledge: TeacherKnowledge | None,
-    writer: OutputWriter,
-) -> Trainer:
-    lent = _lend_bias(settings, student)
-    checkpoints = Checkpoints(writer.state / "checkpoints")
-    trainer = Trainer(settings, student, corpus, split, Objective(settings, knowledge), checkpoints)
+def _train(settings: DistillSettings, trainer: Trainer, corpus: Corpus) -> None:
     with ImageReader(corpus, settings.workers) as reader:
-        pixels = PixelSource(reader, student.pixels, settings.pixel_cache_gb)
+        pixels = PixelSource(reader, trainer.student.pixels, settings.pixel_cache_gb)
         pixels.prepare(corpus, trainer.image_rows)
-        student.model = trainer.run(pixels)
-    if lent:
-        # Saved, it would be a weight that the model's class does not know.
-        del student.model.logit_bias
-    return trainer
+        trainer.student.model = trainer.run(pixels)
 
 
 def _lend_bias(settings: DistillSettings, student: DualEncoder) -> bool:
@@ -110,7 +111,7 @@ def _lend_bias(settings: DistillSettings, student: DualEncoder) -> bool:
     return True
 
 
-def _save(writer: OutputWriter, trainer: Trainer, knowledge: TeacherKnowledge | None) -> None:
+def _save(settings: DistillSettings, writer: OutputWriter, trainer: Trainer, knowledge: TeacherKnowledge | None) -> None:
     trainer.student.save(writer.folder)
     for path in sorted(writer.folder.rglob("*")):
         if path.is_file():
@@ -118,31 +119,39 @@ def _save(writer: OutputWriter, trainer: Trainer, knowledge: TeacherKnowledge | 
     lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in trainer.log)
     writer.write_bytes(TRAINING_LOG, lines.encode())
     teacher = knowledge.teacher if knowledge else None
-    card = model_card(writer.settings, writer.inputs, teacher, trainer.student.model.config.model_type)
+    evaluated = evaluation_of_saved(settings, trainer)
+    card = model_card(writer.settings, writer.inputs, teacher, trainer.student.model.config.model_type, evaluated)
     writer.write_bytes("README.md", card.encode())
     writer.finish()
 
 
-def _report(settings: DistillSettings, trainer: Trainer, knowledge: TeacherKnowledge | None, watch: Stopwatch) -> StageReport:
-    student, last = trainer.student, trainer.log[-1]
+def _report(
+    settings: DistillSettings,
+    trainer: Trainer,
+    knowledge: TeacherKnowledge | None,
+    targets: TeacherTargets | None,
+    watch: Stopwatch,
+) -> StageReport:
+    student, last, done = trainer.student, trainer.log[-1], int(trainer.log[-1]["step"])
     parameters = sum(parameter.numel() for parameter in student.model.parameters())
     results: dict[str, Any] = {
         "objective": settings.objective,
-        "steps": settings.steps,
+        "steps": done,
         "parameters": parameters,
         "known_pairs": knowledge.pairs if knowledge else 0,
         "teacher": knowledge.teacher if knowledge else None,
         "device": str(student.device),
         "dtype": str(student.dtype).removeprefix("torch."),
         "last": last,
+        **watched_results(trainer, targets),
     }
     table = [
         ("student", f"{settings.output} ({parameters:,} parameters)"),
         ("objective", settings.objective),
         ("computed on", f"{results['device']}, {results['dtype']}"),
         ("pairs known from the teacher", f"{results['known_pairs']:,}"),
-        ("steps", f"{settings.steps:,} of {settings.batch_size} pairs in {watch.seconds['training']:.0f} s"),
+        ("steps", f"{done:,} of {settings.batch_size} pairs in {watch.seconds['training']:.0f} s"),
         ("last loss", f"{last['loss']:.3f} (itc {last['contrastive']:.3f}, distill {last['distillation']:.3f})"),
+        *watched_rows(settings, trainer, targets),
     ]
-    save_series(settings.report, "log", {name: [row[name] for row in trainer.log] for name in last})
     return StageReport("distill", settings.as_json(), results, table, watch.seconds)

@@ -121,6 +121,10 @@ class Augmentation(Settings):
     word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
+Metric = Literal["rsum", "i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"]
+"""What evaluation during training may be judged by; higher is better."""
+
+
 class DistillSettings(Settings):
     """Stage `distill`: every knob of one student's training; stages/distill.yaml explains each."""
 
@@ -158,6 +162,13 @@ class DistillSettings(Settings):
     largest_scale: PositiveFloat = 100.0
     augmentation: Augmentation = Augmentation()
 
+    eval_steps: PositiveInt | None = None
+    eval_split: str = "val"
+    eval_metric: Metric = "rsum"
+    keep: Literal["last", "best"] = "last"
+    patience: PositiveInt | None = None
+    cosine_steps: PositiveInt | None = None
+
     checkpoint_steps: PositiveInt = 200
     log_steps: PositiveInt = 50
     device: str = "auto"
@@ -175,6 +186,16 @@ class DistillSettings(Settings):
             raise ValueError(f"objective {self.objective} needs rankings; name at least one folder")
         return self
 
+    @model_validator(mode="after")
+    def _watching_has_what_it_watches(self) -> "DistillSettings":
+        if self.eval_steps is None and self.keep == "best":
+            raise ValueError("keep best needs evaluations to choose by; set eval_steps")
+        if self.eval_steps is None and self.patience is not None:
+            raise ValueError("patience counts evaluations; set eval_steps")
+        if self.objective == "itc" and self.cosine_steps is not None:
+            raise ValueError("objective itc has one loss part, whose gradient cosine_steps could compare with none; set it to null")
+        return self
+
     def shaping(self) -> dict[str, object]:
         """The settings that shape the student's bytes: no paths, no device, no speed."""
         where = {"corpus", "rankings", "output", "report", "student", "device", "workers", "pixel_cache_gb", "checkpoint_steps"}
@@ -183,4 +204,8 @@ class DistillSettings(Settings):
             unused |= {"distillation_weight", "distillation_from_step", "shuffle_teacher"}
         if self.contrastive == "itc":
             unused |= {"sigmoid_bias"}
+        # What only watches shapes the training log, and only where it is switched on.
+        unused |= {name for name in ("eval_steps", "patience", "cosine_steps") if getattr(self, name) is None}
+        if self.eval_steps is None:
+            unused |= {"eval_split", "eval_metric", "keep"}
         return {key: value for key, value in self.as_json().items() if key not in where | unused}

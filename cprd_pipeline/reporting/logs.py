@@ -10,7 +10,8 @@ from jaxtyping import Float64
 from cprd_pipeline.errors import StoreError
 
 # Columns of a training log that are no loss.
-_OTHER_COLUMNS = frozenset({"step", "learning_rate", "scale"})
+_OTHER_COLUMNS = frozenset({"step", "learning_rate", "scale", "gradient_cosine"})
+_EVALUATED = "eval_"
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,12 @@ def read_log(name: str, path: Path) -> TrainingLog:
     if not rows:
         raise StoreError(f"{path}: the training log is empty", do=f"remove logs.{name}, or run that training again")
     columns = {key: np.array([row.get(key, np.nan) for row in rows], dtype=np.float64) for key in rows[0]}
-    terms = {
-        key: values for key, values in columns.items() if key not in _OTHER_COLUMNS and np.isfinite(values).all() and values.any()
-    }
+    terms = {key: values for key, values in columns.items() if _is_loss(key) and np.isfinite(values).all() and values.any()}
     return TrainingLog(name, columns["step"], terms)
+
+
+def _is_loss(key: str) -> bool:
+    return key not in _OTHER_COLUMNS and not key.startswith(_EVALUATED)
 
 
 def _row(path: Path, number: int, line: str) -> dict[str, float]:

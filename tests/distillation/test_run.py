@@ -140,9 +140,14 @@ def start(project: Path, values: dict[str, Any], pause: float) -> subprocess.Pop
     return subprocess.Popen(command, cwd=project, env=os.environ.copy(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def test_sigkill_then_the_same_command_ends_with_the_same_bytes(project: Path) -> None:
+@pytest.mark.parametrize(
+    "watching",
+    [{}, {"eval_steps": 1, "eval_split": "train", "eval_metric": "i2t_r10", "keep": "best", "patience": 4, "cosine_steps": 3}],
+    ids=["plain", "watched"],
+)
+def test_sigkill_then_the_same_command_ends_with_the_same_bytes(project: Path, watching: dict[str, Any]) -> None:
     """Killed after the first checkpoint, resumed: every file equals that of a run that was never killed."""
-    killed, whole = settings(output="data/students/killed"), settings(output="data/students/whole")
+    killed, whole = (settings(output=f"data/students/{name}", **watching) for name in ("killed", "whole"))
     process = start(project, killed.as_json(), pause=60)
     checkpoints = Path(os.environ["CPRD_CACHE"]) / "state" / "student"
     deadline = time.monotonic() + 120

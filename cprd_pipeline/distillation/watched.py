@@ -1,0 +1,80 @@
+"""What was seen while a student trained, for its report: evaluations, speed, and the state of the teacher's targets."""
+
+from typing import Any
+
+from cprd_pipeline.distillation.collapse import TeacherTargets
+from cprd_pipeline.distillation.settings import DistillSettings
+from cprd_pipeline.distillation.trainer import LogRow, Trainer
+from cprd_pipeline.progress import announce, compact
+from cprd_pipeline.store.report import save_series
+
+
+def warn_of_collapse(targets: TeacherTargets | None) -> None:
+    """Say on stderr, before training, that it will learn little from the teacher."""
+    if targets is not None and targets.collapsed:
+        announce(
+            f"warning: the teacher's targets have collapsed: the first item of a list takes {targets.top_share:.1%} on average "
+            f"(entropy {targets.entropy_share:.1%} of the largest), so that the order of the rest is not learned; "
+            "raise teacher_temperature"
+        )
+
+
+def watched_results(trainer: Trainer, targets: TeacherTargets | None) -> dict[str, Any]:
+    """What the report's results hold beyond the run itself; figures of speed are those of this process."""
+    return {
+        "best": trainer.best,
+        "stopped_early": trainer.stopped,
+        "teacher_targets": targets._asdict() | {"collapsed": targets.collapsed} if targets else None,
+        "pairs_per_s": trainer.pace.pairs_per_s,
+        "waiting_share": trainer.pace.waiting_share,
+    }
+
+
+def watched_rows(settings: DistillSettings, trainer: Trainer, targets: TeacherTargets | None) -> list[tuple[str, str]]:
+    """The same for the terminal."""
+    rows = []
+    if trainer.pace.pairs_per_s is not None:
+        speed = f"{compact(trainer.pace.pairs_per_s)} pairs/s, {trainer.pace.waiting_share:.0%} of the time waiting for pictures"
+        rows.append(("speed", speed))
+    if trainer.best is not None:
+        rows.append((f"evaluated on {settings.eval_split}", evaluation_of_saved(settings, trainer)))
+    if trainer.stopped:
+        rows.append(("stopped early", f"{settings.patience} evaluations brought nothing better"))
+    cosines = [row["gradient_cosine"] for row in trainer.log if "gradient_cosine" in row]
+    if cosines:
+        rows.append(("cosine of the two gradients", f"{sum(cosines) / len(cosines):.2f} on average, {cosines[-1]:.2f} at the end"))
+    if targets is not None and targets.collapsed:
+        rows.append(("teacher's targets", f"COLLAPSED: the first item takes {targets.top_share:.1%}; raise teacher_temperature"))
+    return rows
+
+
+def evaluation_of_saved(settings: DistillSettings, trainer: Trainer) -> str:
+    """What the saved weights reached, and what the best ones did where they are others; empty without evaluations."""
+    best = trainer.best
+    if best is None:
+        return ""
+    saved = best if settings.keep == "best" else trainer.evaluations[-1]
+    found = f"{_figure(settings, saved)} at step {saved['step']:,}"
+    return found if saved is best else f"{found}; best {_figure(settings, best)} at step {best['step']:,}"
+
+
+def _figure(settings: DistillSettings, row: LogRow) -> str:
+    name = settings.eval_metric
+    title = "" if name == "rsum" else f", {name.replace('_r', ' R@')} {row[f'eval_{name}']:.1f} %"
+    return f"RSUM {row['eval_rsum']:.1f}{title}"
+
+
+def save_series_of(settings: DistillSettings, trainer: Trainer) -> None:
+    """The log's columns for plots: one file of those that every row has, one for each kind that only some have."""
+    plain = [name for name in trainer.log[0] if not _is_sparse(name)]
+    save_series(settings.report, "log", {name: [row[name] for row in trainer.log] for name in plain})
+    if trainer.evaluations:
+        names = ["step", *(name for name in trainer.evaluations[0] if name.startswith("eval_"))]
+        save_series(settings.report, "eval", {name: [row[name] for row in trainer.evaluations] for name in names})
+    if settings.cosine_steps is not None:
+        rows = [row for row in trainer.log if "gradient_cosine" in row]
+        save_series(settings.report, "cosine", {name: [row[name] for row in rows] for name in ("step", "gradient_cosine")})
+
+
+def _is_sparse(name: str) -> bool:
+    return name.startswith("eval_") or name == "gradient_cosine"
