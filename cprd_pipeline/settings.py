@@ -84,7 +84,9 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise SettingsError(f"--set {override}: the value is not valid YAML", do="quote it for the shell and for YAML") from None
     *groups, last = key.strip().split(".")
     for group in groups:
-        inner = values.setdefault(group, {})
+        if values.get(group) is None:
+            values[group] = {}  # a group that is null in the file begins with its defaults
+        inner = values[group]
         if not isinstance(inner, dict):
             raise SettingsError(f"--set {override}: {group} is a single value", expected=f"--set {group}=value")
         values = inner

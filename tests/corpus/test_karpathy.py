@@ -54,7 +54,7 @@ def test_a_limit_takes_the_first_of_each_split(dataset):
     assert {caption.image_ids for caption in records.captions} == {("0.png",), ("2.png",)}
 
 
-@pytest.mark.parametrize("path", [("..", "0.png"), ("", "/etc/passwd"), ("a/../..", "0.png"), ("", "a\0b")])
+@pytest.mark.parametrize("path", [("..", "0.png"), ("", "/etc/passwd"), ("a/../..", "0.png")])
 def test_paths_that_leave_the_folder_are_refused(dataset, path):
     """Before any file is touched."""
     dataset.entries[3] |= {"filepath": path[0], "filename": path[1]}
@@ -83,6 +83,8 @@ def spoil(entry, change):
         (("set", "filename", 7), r"filename is '7'"),
         (("set", "filename", " "), r"filename is empty"),
         (("set", "filename", "0.png"), r"images\[4\]: image id '0\.png' occurs more than once; expected every id once"),
+        (("set", "filename", "a\0b"), r"images\[4\]: 'a\\x00b' holds a control character; expected a name on one line"),
+        (("set", "cocoid", "4\n5"), r"images\[4\]: '4\\n5' holds a control character"),
         (("set", "filename", "a\ud800"), r"images\[4\]: .* holds half of a surrogate pair"),
         (("set", "cocoid", [1]), r"cocoid is '\[1\]'; expected a number"),
         (("set", "sentences", "a dog"), r"sentences is 'a dog'; expected a list"),

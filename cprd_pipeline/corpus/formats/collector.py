@@ -1,5 +1,6 @@
 """Where every reader puts what it finds: ids, paths and splits are checked the same way for all formats."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -8,6 +9,7 @@ from cprd_pipeline.corpus.roots import Root
 from cprd_pipeline.errors import CorpusError
 
 _SPLIT_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MEND = "mend or remove this entry"
 
 
@@ -168,7 +170,7 @@ class Collector:
         if pure.is_absolute() and isinstance(self.image_root, Path):
             root = self.image_root.absolute()
             pure = pure.relative_to(root) if pure.is_relative_to(root) else pure
-        if pure.is_absolute() or ".." in pure.parts or "\0" in path or str(pure) == ".":
+        if pure.is_absolute() or ".." in pure.parts or str(pure) == ".":
             raise CorpusError(
                 f"{where}: path {path[:80]!r} leaves the image folder {self.image_root}",
                 expected="a path inside it",
@@ -178,11 +180,13 @@ class Collector:
 
 
 def clean_id(text: str, where: str) -> str:
-    """An id or path, if it can be written as UTF-8.
+    """An id or path, if it can be written as UTF-8 on one line.
 
     Raises:
-        CorpusError: It holds half of a surrogate pair.
+        CorpusError: It holds half of a surrogate pair, a line break or another control character.
     """
+    if not text.isprintable() and _CONTROL.search(text):
+        raise CorpusError(f"{where}: {text[:60]!r} holds a control character", expected="a name on one line", do=_MEND)
     try:
         text.encode()
     except UnicodeEncodeError:
