@@ -7,7 +7,14 @@ from itertools import combinations
 import numpy as np
 
 from cprd_pipeline.evaluation.outcomes import RECALLS, Outcome, Values
-from cprd_pipeline.metrics.significance import Interval, bootstrap_means, holm, percentile_interval, randomisation_p_values
+from cprd_pipeline.metrics.significance import (
+    GroupedQueries,
+    Interval,
+    bootstrap_means,
+    holm,
+    percentile_interval,
+    randomisation_p_values,
+)
 
 RSUM = "rsum"
 
@@ -44,6 +51,20 @@ class Difference:
     right: float
     interval: Interval
     p: float
+
+
+def interval_of_mean(values: Values, protocol: Protocol) -> list[float] | None:
+    """Low and high end of a mean's interval when the values are drawn anew one by one; None without values.
+
+    Args:
+        values: Independent ones, [N].
+        protocol: How.
+    """
+    if not len(values):
+        return None
+    grouped = GroupedQueries.of(values[:, None], np.arange(len(values)), len(values))
+    drawn = bootstrap_means([grouped], protocol.replicates, np.random.default_rng(protocol.seed))[:, 0]
+    return [round(bound, 4) for bound in _bounds(percentile_interval(float("nan"), drawn, protocol.confidence))]
 
 
 def intervals(outcome: Outcome, protocol: Protocol) -> dict[str, list[float]]:

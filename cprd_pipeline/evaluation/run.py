@@ -59,7 +59,7 @@ def _open_output(settings: EvaluateSettings, corpus: Corpus, rankings: Rankings 
         shaping["trec_depth"] = settings.trec_depth
     inputs = {"corpus": corpus.digest}
     if settings.judged.sets:
-        shaping |= {"seed": settings.seed, "unknown_limit": settings.judged.unknown_limit}
+        shaping |= {"seed": settings.seed, "replicates": settings.replicates, "unknown_limit": settings.judged.unknown_limit}
         inputs |= judged_digests(settings)
     inputs |= {f"student {name}": fingerprint for name, fingerprint in student_fingerprints(settings).items()}
     if rankings is not None:
@@ -214,12 +214,15 @@ def _report(
     table = results_rows(metrics, {TEACHER: label}, found, winners)
     table.append(("± and bold", "half of a 95 % interval; best beyond chance"))
     if settings.judged.sets:
-        judgments = json.loads(folder.part_path(_judged_part(models[0])).read_text(encoding="utf-8"))
-        results["judged"] = {name: {key: one[key] for key in ("counts", "unknown")} for name, one in judgments.items()}
         own = {model: figures for model, figures in metrics.items() if model != TEACHER}
+        judgments = {model: json.loads(folder.part_path(_judged_part(model)).read_text(encoding="utf-8")) for model in own}
+        told = judgments[models[0]]
+        results["judged"] = {name: {key: one[key] for key in ("counts", "unknown")} for name, one in told.items()}
+        for name in settings.judged.sets:
+            results["judged"][name]["intervals"] = {model: said[name]["intervals"] for model, said in judgments.items()}
         table += judged_rows(own, settings.judged.sets, judgments)
     if rankings is not None:
-        results["agreement"] = _agreement(settings, folder, questions, rankings)
+        results["agreement"] = _agreement(settings, folder, questions, rankings, protocol)
         table += agreement_rows(results["agreement"])
     for asked in questions:
         silent = len(asked.query_rows) - len(asked.asked)
@@ -237,12 +240,14 @@ def _report(
 
 
 def _agreement(
-    settings: EvaluateSettings, folder: InputFolder, questions: list[Questions], rankings: Rankings
+    settings: EvaluateSettings, folder: InputFolder, questions: list[Questions], rankings: Rankings, protocol: Protocol
 ) -> dict[str, dict[str, Any]]:
     """Of each student's order with the teacher's, by direction."""
     said = {asked.direction: rankings.direction(asked.direction) for asked in questions}
     found: dict[str, dict[str, Any]] = {}
     for model in settings.students:
         lists = folder.table(_lists_part(model))
-        found[model] = {asked.direction: agreement(_of_direction(lists, asked), said[asked.direction]) for asked in questions}
+        found[model] = {
+            asked.direction: agreement(_of_direction(lists, asked), said[asked.direction], protocol) for asked in questions
+        }
     return found

@@ -46,16 +46,18 @@ def results_rows(metrics: Metrics, labels: dict[str, str], intervals: Intervals,
         rows.append((labels.get(name, name), _cells(figures, recalls, {f for f, winner in winners.items() if winner == name})))
         rows.append(("", _half_widths(intervals[name], recalls)))
     for direction in DIRECTIONS:
-        rows += _more_rows(metrics, labels, direction)
+        rows += _more_rows(metrics, labels, intervals, direction)
     return rows
 
 
-def _more_rows(metrics: Metrics, labels: dict[str, str], direction: str) -> list[tuple[str, str]]:
+def _more_rows(metrics: Metrics, labels: dict[str, str], intervals: Intervals, direction: str) -> list[tuple[str, str]]:
     graded = all(f"{direction}_ndcg10" in figures for figures in metrics.values())
     titles = ["MAP@R", "R-prec", "nDCG", "MRR", "median", *(["graded"] if graded else [])]
     names = [f"{direction}_{name}" for name in (*_MORE, *(["ndcg10"] if graded else []))]
     rows = [(direction, "".join(f"{title:>7}" for title in titles))]
-    return rows + [(labels.get(name, name), _cells(figures, names, set())) for name, figures in metrics.items()]
+    for name, figures in metrics.items():
+        rows += [(labels.get(name, name), _cells(figures, names, set())), ("", _half_widths(intervals[name], names))]
+    return rows
 
 
 def _cells(figures: dict[str, float], names: Sequence[str], outstanding: set[str]) -> str:
@@ -69,4 +71,9 @@ def _cell(value: float, fine: bool, outstanding: bool) -> str:
 
 
 def _half_widths(intervals: dict[str, list[float]], names: Sequence[str]) -> str:
-    return "".join(f"{'±' + format((intervals[name][1] - intervals[name][0]) / 2, '.1f'):>7}" for name in names)
+    return "".join(f"{_half_width(intervals.get(name), '.3f' if 'mrr' in name else '.1f'):>7}" for name in names)
+
+
+def _half_width(bounds: list[float] | None, form: str) -> str:
+    """Nothing for a figure without an interval, as the median, which is no mean over queries."""
+    return "" if bounds is None else f"±{(bounds[1] - bounds[0]) / 2:{form}}"

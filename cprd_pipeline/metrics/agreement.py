@@ -2,7 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 
 from cprd_pipeline.metrics.graded import positions_in_lists
 
@@ -11,7 +11,15 @@ _COMPARED_LISTS = 2000
 
 
 def kendall_tau(lengths: Int64[np.ndarray, " R"], left: Float[np.ndarray, " T"], right: Float[np.ndarray, " T"]) -> float | None:
-    """Mean of Kendall's tau-a over lists of two or more; None when there is none.
+    """Mean of Kendall's tau-a over lists of two or more; None when there is none. Otherwise as `kendall_taus`."""
+    taus = kendall_taus(lengths, left, right)
+    return round(float(np.mean(taus)), 6) if len(taus) else None
+
+
+def kendall_taus(
+    lengths: Int64[np.ndarray, " R"], left: Float[np.ndarray, " T"], right: Float[np.ndarray, " T"]
+) -> Float64[np.ndarray, " L"]:
+    """Kendall's tau-a of each list of two or more.
 
     1 for the same order, -1 for the reverse; a tie counts 0. At most 2,000 lists, evenly spaced, are looked at.
 
@@ -23,14 +31,14 @@ def kendall_tau(lengths: Int64[np.ndarray, " R"], left: Float[np.ndarray, " T"],
     starts = np.cumsum(lengths) - lengths
     comparable = np.flatnonzero(lengths > 1)
     if not len(comparable):
-        return None
+        return np.empty(0)
     sample = comparable[np.unique(np.linspace(0, len(comparable) - 1, min(len(comparable), _COMPARED_LISTS)).astype(np.int64))]
     taus = []
     for row in sample:
         items = slice(starts[row], starts[row] + lengths[row])
         agreement = np.sign(_differences(left[items])) * np.sign(_differences(right[items]))
         taus.append(float(agreement.sum()) / (lengths[row] * (lengths[row] - 1)))
-    return round(float(np.mean(taus)), 6)
+    return np.array(taus)
 
 
 def kendall_tau_by_band(

@@ -107,10 +107,13 @@ def test_agreement_is_between_the_students_order_and_the_teachers(made, settings
     offsets = lists["candidate_similarities"].combine_chunks().offsets
     for sign, tau in ((1, 1.0), (-1, -1.0)):
         own = type(lists["candidate_similarities"].combine_chunks()).from_arrays(offsets, sign * rankings.candidates.teacher_scores)
-        found = agreement(lists.set_column(column, "candidate_similarities", own), rankings)
+        found = agreement(lists.set_column(column, "candidate_similarities", own), rankings, Protocol(200, 0))
         assert found["kendall_tau"] == pytest.approx(tau, abs=0.02)
         assert [band["from"] for band in found["bands"]] == [1, 6, 11]
         assert (found["ndcg10"] == pytest.approx(100.0)) == (sign == 1)
+        for name in ("kendall_tau", "ndcg10"):
+            low, high = found[f"{name}_interval"]
+            assert low - 1e-4 <= found[name] <= high + 1e-4
 
 
 def test_a_student_of_another_corpus_is_refused(made, settings_of, tmp_path):

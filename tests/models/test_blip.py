@@ -133,6 +133,9 @@ def test_what_must_differ_differs() -> None:
         "no mask": plain_logits(plain, image, CAPTIONS, masked=False, padding="max_length"),
         "swapped captions": plain_logits(plain, image, CAPTIONS[::-1]),
     }
+    layers = plain.text_encoder.encoder.layer
+    layers[0], layers[1] = layers[1], layers[0]
+    others["swapped layers"] = plain_logits(plain, image, CAPTIONS)
     for name, other in others.items():
         assert (found - other).abs().max() > 1e-3, name
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cprd_pipeline.corpus.reader import Corpus, Split
 from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.evaluation.judged.cxc import evaluate_cxc, read_cxc
@@ -14,6 +16,7 @@ from cprd_pipeline.evaluation.judged.negclip import read_negclip
 from cprd_pipeline.evaluation.judged.result import JudgedResult
 from cprd_pipeline.evaluation.judged.sugarcrepe import read_sugarcrepe
 from cprd_pipeline.evaluation.judged.valse import read_valse
+from cprd_pipeline.evaluation.reality import Protocol, interval_of_mean
 from cprd_pipeline.evaluation.settings import EvaluateSettings
 from cprd_pipeline.evaluation.students import EmbeddedStudent
 from cprd_pipeline.store.atomic import checksum
@@ -26,7 +29,7 @@ _HARD_NEGATIVES: dict[str, Callable[[Path], HardNegatives]] = {
 }
 
 Judgments = dict[str, dict[str, Any]]
-"""For each set its `figures`, its `counts`, and the first `unknown` ids."""
+"""For each set its `figures`, their `intervals`, its `counts`, and the first `unknown` ids."""
 
 
 def judged_digests(settings: EvaluateSettings) -> dict[str, str]:
@@ -61,6 +64,7 @@ def evaluate_judged(
     return {
         name: {
             "figures": {figure: round(value, 4) for figure, value in one.figures.items()},
+            "intervals": _intervals(one, Protocol(settings.replicates, settings.seed)),
             "counts": one.counts,
             "unknown": list(one.unknown),
         }
@@ -68,22 +72,43 @@ def evaluate_judged(
     }
 
 
-def judged_rows(metrics: dict[str, dict[str, float]], sets: dict[str, Path], judgments: Judgments) -> list[tuple[str, str]]:
+def _intervals(one: JudgedResult, protocol: Protocol) -> dict[str, list[float]]:
+    """Of each figure that is a mean over queries or pairs, drawn anew one by one."""
+    values = {
+        (name if side == "pairs" else f"{side}_{name}"): found
+        for side, queries in one.queries.items()
+        for name, found in queries.values.items()
+    }
+    if "pairs" in one.queries:
+        kinds = np.array([pair.partition("/")[0] for pair in one.queries["pairs"].ids], dtype=np.object_)
+        values |= {kind: one.queries["pairs"].values["correct"][kinds == kind] for kind in dict.fromkeys(kinds.tolist())}
+    found = {name: interval_of_mean(values[name], protocol) for name in one.figures if name in values}
+    return {name: bounds for name, bounds in found.items() if bounds is not None}
+
+
+def judged_rows(
+    metrics: dict[str, dict[str, float]], sets: dict[str, Path], judgments: dict[str, Judgments]
+) -> list[tuple[str, str]]:
     """For the terminal: a line a figure, a column a student.
 
     Args:
         metrics: Of the students, their judged figures named `<set>_<figure>`.
         sets: Those that were evaluated.
-        judgments: Of any student: counts are the same for all.
+        judgments: Of each student.
     """
     rows = []
+    any_student = next(iter(judgments.values()))
     for name in sets:
         rows.append((name, "".join(f"{student[:10]:>11}" for student in metrics)))
-        for figure in judgments[name]["figures"]:
+        for figure in any_student[name]["figures"]:
             rows.append((f"  {figure}", "".join(f"{figures[f'{name}_{figure}']:>11.2f}" for figures in metrics.values())))
-        unknown = sum(count for key, count in judgments[name]["counts"].items() if key.startswith("unknown"))
+            bounds = [judgments[student][name]["intervals"].get(figure) for student in metrics]
+            if all(bounds):
+                rows.append(("", "".join(f"{f'±{(high - low) / 2:.2f}':>11}" for low, high in (pair for pair in bounds if pair))))
+        # Counts are the same for all students.
+        unknown = sum(count for key, count in any_student[name]["counts"].items() if key.startswith("unknown"))
         if unknown:
-            rows.append(("  unknown ids", f"{unknown:,}, the first {', '.join(judgments[name]['unknown'])}"))
+            rows.append(("  unknown ids", f"{unknown:,}, the first {', '.join(any_student[name]['unknown'])}"))
     return rows
 
 

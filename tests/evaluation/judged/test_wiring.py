@@ -52,6 +52,9 @@ def test_judged_figures_join_the_metrics(made, settings_of, crepe):
         assert metrics[student]["sugarcrepe_swap_obj"] == 100.0
         assert metrics[student]["sugarcrepe_mean"] == pytest.approx(100 * 6.5 / 7, abs=1e-3)
     assert "sugarcrepe_mean" not in metrics["teacher"]
+    bounds = done.results["judged"]["sugarcrepe"]["intervals"]["base"]
+    assert bounds["swap_obj"] == [100.0, 100.0]
+    assert bounds["add_att"][0] < 50.0 < bounds["add_att"][1]
     assert done.results["judged"]["sugarcrepe"]["counts"]["pairs"] == 14
     assert ("  mean", "".join(f"{100 * 6.5 / 7:>11.2f}" for _ in made.students)) in done.table
     assert stage.run(settings).up_to_date
