@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
-from transformers import BlipForImageTextRetrieval
 
 from cprd_pipeline.errors import ModelError
 
@@ -24,7 +23,7 @@ def image_features(model: Any, **inputs: Tensor) -> Float[Tensor, "B D"]:
     Raises:
         ModelError: The model gives no single vector a picture.
     """
-    if isinstance(model, BlipForImageTextRetrieval):
+    if is_blip(model):
         states: Tensor = model.vision_model(**inputs).last_hidden_state
         return _one_vector_each(model, model.vision_proj(states[:, 0]))
     return _one_vector_each(model, model.get_image_features(**inputs))
@@ -40,11 +39,19 @@ def text_features(model: Any, **inputs: Tensor) -> Float[Tensor, "B D"]:
     Raises:
         ModelError: The model gives no single vector a caption.
     """
-    if isinstance(model, BlipForImageTextRetrieval):
+    if is_blip(model):
         # Without the image's states the text encoder leaves its cross-attention out: the contrastive head's way.
         states: Tensor = model.text_encoder(**inputs).last_hidden_state
         return _one_vector_each(model, model.text_proj(states[:, 0]))
     return _one_vector_each(model, model.get_text_features(**inputs))
+
+
+def is_blip(model: Any) -> bool:
+    """Whether the vectors are those of BLIP's contrastive head."""
+    # Here, since transformers takes two seconds to import, and a run whose vectors are all cached needs none of it.
+    from transformers import BlipForImageTextRetrieval
+
+    return isinstance(model, BlipForImageTextRetrieval)
 
 
 def normalised(features: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:

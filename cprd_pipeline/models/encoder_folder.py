@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, BlipForImageTextRetrieval
 
-import cprd_pipeline.models.scene_student  # noqa: F401  registers the demo's student with AutoModel
 from cprd_pipeline.errors import MissingDependencyError, ModelError
+from cprd_pipeline.models.encoder_features import is_blip
 from cprd_pipeline.models.loading import read_config, without_bars
 from cprd_pipeline.models.preprocessing import load_tokenizer
 
@@ -30,8 +29,12 @@ def load_model(folder: Path) -> Any:
     Raises:
         ModelError: transformers ships no such class, or weights are missing.
     """
-    is_blip = "BlipForImageTextRetrieval" in (read_config(folder).get("architectures") or [])
-    model_class = BlipForImageTextRetrieval if is_blip else AutoModel
+    from transformers import AutoModel, BlipForImageTextRetrieval
+
+    import cprd_pipeline.models.scene_student  # noqa: F401  registers the demo's student with AutoModel
+
+    is_itc = "BlipForImageTextRetrieval" in (read_config(folder).get("architectures") or [])
+    model_class = BlipForImageTextRetrieval if is_itc else AutoModel
     try:
         with without_bars():
             model, notes = model_class.from_pretrained(
@@ -74,7 +77,7 @@ def check_towers(model: Any) -> None:
         ModelError: The model is not a dual encoder.
     """
     lacking = [part for part in _TOWERS if not hasattr(model, part)]
-    if lacking and not isinstance(model, BlipForImageTextRetrieval):
+    if lacking and not is_blip(model):
         raise ModelError(
             f"{type(model).__name__} is not a dual encoder: it has no {', '.join(lacking)}",
             expected="a CLIP-like model (CLIP, SigLIP, AltCLIP, VisionTextDualEncoder) or BLIP's retrieval model",

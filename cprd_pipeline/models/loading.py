@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import safe_open
 from torch import Tensor
-from transformers.utils import logging as transformers_logging
 
 from cprd_pipeline.corpus.images import DECODER_VERSION
 from cprd_pipeline.errors import ModelError
@@ -63,6 +60,10 @@ def resolve_model(name: str) -> Path:
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name.split("/")[0]).is_dir():
         raise ModelError(f"{name}: there is no such folder", expected="a model folder or a hub name owner/model")
+    # Here, as everything of transformers: a run whose vectors are all cached needs none of it.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         snapshot = Path(snapshot_download(name, allow_patterns=list(_HUB_PATTERNS)))
         if not any(snapshot.glob("*.safetensors")):
@@ -79,6 +80,8 @@ def resolve_model(name: str) -> Path:
 @contextmanager
 def without_bars() -> Iterator[None]:
     """Keep transformers' own bars for reading and writing weights off the terminal, where ours are."""
+    from transformers.utils import logging as transformers_logging
+
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

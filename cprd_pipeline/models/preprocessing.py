@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoTokenizer
 
 from cprd_pipeline.errors import ModelError
 
@@ -25,6 +24,8 @@ def load_tokenizer(folder: Path) -> Any:
     # Some tokenizer classes are content without their files and know no word then.
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         raise ModelError(f"{folder}: no tokenizer in it", expected=f"one of {', '.join(_TOKENIZER_FILES)}")
+    from transformers import AutoTokenizer
+
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -39,6 +40,8 @@ def load_image_processor(folder: Path) -> Any:
     """
     if not any((folder / file).is_file() for file in _IMAGE_PROCESSOR_FILES):
         raise ModelError(f"{folder}: no image processor in it", expected=f"one of {', '.join(_IMAGE_PROCESSOR_FILES)}")
+    from transformers import AutoImageProcessor
+
     try:
         return AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
