@@ -5,9 +5,7 @@ Only loading one needs sentence-transformers; the rest reads files. Such a model
 Shape suffixes: B batch, D width of the common space.
 """
 
-import json
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from PIL import Image
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from cprd_pipeline.corpus.images import DECODER_VERSION
@@ -25,6 +23,7 @@ from cprd_pipeline.models.encoder_features import normalised
 from cprd_pipeline.models.encoder_folder import check_backend
 from cprd_pipeline.models.loading import without_bars
 from cprd_pipeline.models.preprocessing import load_image_processor
+from cprd_pipeline.models.sentence_files import check_whole, first_line, read_json
 from cprd_pipeline.store.atomic import checksum
 from cprd_pipeline.store.fingerprint import json_digest
 from cprd_pipeline.store.schemas import FINGERPRINT_VERSION
@@ -50,7 +49,7 @@ def is_sentence_encoder(folder: Path) -> bool:
     """
     if not (folder / _MODULES_FILE).is_file():
         return False
-    settings = _read_json(folder / _SETTINGS_FILE) if (folder / _SETTINGS_FILE).is_file() else {}
+    settings = read_json(folder / _SETTINGS_FILE, _EXPECTED) if (folder / _SETTINGS_FILE).is_file() else {}
     # Before version 5.4 the settings said nothing, and only SentenceTransformer wrote modules.json.
     return bool(settings.get("model_type", "SentenceTransformer") == "SentenceTransformer")
 
@@ -68,7 +67,7 @@ def sentence_fingerprint(folder: Path, dtype: torch.dtype) -> str:
     return json_digest(
         {
             "files": {
-                name: json_digest(_without_inert(_read_json(file))) if file.suffix == ".json" else checksum(file)
+                name: json_digest(_without_inert(read_json(file, _EXPECTED))) if file.suffix == ".json" else checksum(file)
                 for name, file in names.items()
                 if not name.startswith(".")
             },
@@ -112,7 +111,7 @@ class SentenceEncoder:
             ModelError: The model cannot be loaded, weights are missing, or it is no encoder of pictures and texts.
         """
         model = _load(folder, device, dtype)
-        _check_whole(folder, model)
+        check_whole(folder, model, folder.rglob("*.safetensors"))
         # The processor takes torchvision's kind where that is installed: two machines would see two pictures.
         for module, path in _processors(folder, model):
             module.processor.image_processor = load_image_processor(path)
@@ -144,7 +143,7 @@ class SentenceEncoder:
         try:
             vectors: Tensor = self.model.encode(list(items), batch_size=len(items), convert_to_tensor=True, show_progress_bar=False)
         except (ValueError, TypeError) as error:
-            raise ModelError(f"sentence-transformers refuses a batch ({_first_line(error)})", expected=_EXPECTED) from error
+            raise ModelError(f"sentence-transformers refuses a batch ({first_line(error)})", expected=_EXPECTED) from error
         return normalised(vectors)
 
     def _check_company(self) -> None:
@@ -168,7 +167,7 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise MissingDependencyError(
-            f"sentence-transformers cannot be imported ({_first_line(error)})", do="pip install 'cprd-pipeline[encoders]'"
+            f"sentence-transformers cannot be imported ({first_line(error)})", do="pip install 'cprd-pipeline[encoders]'"
         ) from error
     try:
         with without_bars():
@@ -177,44 +176,20 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
             )
     except ImportError as error:
         raise MissingDependencyError(
-            f"{folder}: needs a package that is missing ({_first_line(error).split('. ')[0]})", do="install it"
+            f"{folder}: needs a package that is missing ({first_line(error).split('. ')[0]})", do="install it"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder}: cannot be loaded ({_first_line(error)})", expected=_EXPECTED) from error
+        raise ModelError(f"{folder}: cannot be loaded ({first_line(error)})", expected=_EXPECTED) from error
 
 
 def _processors(folder: Path, model: Any) -> list[tuple[Any, Path]]:
     """Modules that preprocess pictures, with the folders of their image processors."""
-    modules = _read_json(folder / _MODULES_FILE)
+    modules = read_json(folder / _MODULES_FILE, _EXPECTED)
     pairs = [(module, folder / entry["path"]) for module, entry in zip(model.children(), modules, strict=True)]
     return [(module, path) for module, path in pairs if hasattr(getattr(module, "processor", None), "image_processor")]
-
-
-def _check_whole(folder: Path, model: torch.nn.Module) -> None:
-    """Transformers would go on with random numbers in the place of missing weights, and tells only its log."""
-    stored = 0
-    for path in folder.rglob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            stored += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())
-    needed = sum(parameter.numel() for parameter in model.parameters())
-    if stored < needed:
-        raise ModelError(
-            f"{folder}: {needed - stored} of {needed} weights are missing", expected="all of them in *.safetensors, not quantised"
-        )
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({_first_line(error)})", expected=_EXPECTED) from error
 
 
 def _without_inert(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_inert(inner) for key, inner in value.items() if key not in _INERT_KEYS}
     return value
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

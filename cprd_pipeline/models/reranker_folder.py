@@ -5,18 +5,18 @@ Only `load_reranker` needs sentence-transformers; the rest reads files.
 
 import json
 import sys
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from cprd_pipeline.errors import MissingDependencyError, ModelError
 from cprd_pipeline.models.captions import text_limit
 from cprd_pipeline.models.loading import without_bars
 from cprd_pipeline.models.preprocessing import load_image_processor, load_tokenizer
+from cprd_pipeline.models.sentence_files import check_whole, first_line, read_json
 from cprd_pipeline.store.fingerprint import bytes_digest
 
 _SETTINGS_FILE = "config_sentence_transformers.json"
@@ -36,7 +36,7 @@ def is_reranker(folder: Path) -> bool:
     """
     if not (folder / _MODULES_FILE).is_file() or not (folder / _SETTINGS_FILE).is_file():
         return False
-    settings = _read_json(folder / _SETTINGS_FILE)
+    settings = read_json(folder / _SETTINGS_FILE, _EXPECTED)
     return isinstance(settings, dict) and settings.get("model_type") == "CrossEncoder"
 
 
@@ -46,7 +46,7 @@ def own_prompt(folder: Path) -> str:
     Raises:
         ModelError: The settings cannot be read.
     """
-    settings = _read_json(folder / _SETTINGS_FILE)
+    settings = read_json(folder / _SETTINGS_FILE, _EXPECTED)
     return settings.get("prompts", {}).get(settings.get("default_prompt_name")) or ""
 
 
@@ -64,7 +64,7 @@ def pair_limit(folder: Path, wanted: int | None = None) -> int:
     try:
         config = AutoConfig.from_pretrained(folder).get_text_config()
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: its configuration cannot be loaded ({_first_line(error)})", expected=_EXPECTED) from error
+        raise ModelError(f"{folder}: its configuration cannot be loaded ({first_line(error)})", expected=_EXPECTED) from error
     return text_limit(load_tokenizer(folder), getattr(config, "max_position_embeddings", sys.maxsize), wanted)
 
 
@@ -77,7 +77,7 @@ def parts_digests(folder: Path) -> dict[str, str]:
         ModelError: The list of modules cannot be read.
     """
     files = [file for pattern in _RENDERING_FILES for file in folder.glob(pattern)]
-    modules = _read_json(folder / _MODULES_FILE)
+    modules = read_json(folder / _MODULES_FILE, _EXPECTED)
     for module in modules:
         if module["path"]:
             files.extend(file for file in (folder / module["path"]).rglob("*") if file.is_file())
@@ -104,14 +104,14 @@ def load_reranker(folder: Path, device: torch.device, dtype: torch.dtype) -> Any
             linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
             model.set_keep_in_fp32_modules([*model.keep_in_fp32_modules, *linear[-1:]])
     except ImportError as error:
-        reason = _first_line(error).split(". ")[0]
+        reason = first_line(error).split(". ")[0]
         raise MissingDependencyError(
             f"{folder}: needs a package that is missing ({reason})", do="install it (the Qwen-VL families need torchvision)"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder}: cannot be loaded ({_first_line(error)})", expected=_EXPECTED) from error
+        raise ModelError(f"{folder}: cannot be loaded ({first_line(error)})", expected=_EXPECTED) from error
     _check_kind(folder, model)
-    _check_whole(folder, model.transformers_model)
+    check_whole(folder, model.transformers_model, folder.glob("*.safetensors"))
     # The processor takes torchvision's kind where that is installed: two machines would see two pictures.
     model.processor.image_processor = load_image_processor(folder)
     return model.eval()
@@ -122,7 +122,7 @@ def _cross_encoder_class() -> Any:
         from sentence_transformers import CrossEncoder
     except ImportError as error:
         raise MissingDependencyError(
-            f"sentence-transformers cannot be imported ({_first_line(error)})", do="pip install 'cprd-pipeline[rerankers]'"
+            f"sentence-transformers cannot be imported ({first_line(error)})", do="pip install 'cprd-pipeline[rerankers]'"
         ) from error
     return CrossEncoder
 
@@ -133,30 +133,3 @@ def _check_kind(folder: Path, model: Any) -> None:
         raise ModelError(f"{folder}: takes {found}", expected="a reranker that takes images and has a chat template (message)")
     if model.num_labels != 1:
         raise ModelError(f"{folder}: gives {model.num_labels} labels", expected="one: the score of a pair")
-
-
-def _check_whole(folder: Path, model: torch.nn.Module) -> None:
-    """Transformers would go on with random numbers in the place of missing weights, and tells only its log.
-
-    Counted rather than compared by name, since names on disk and in memory differ for many families.
-    """
-    stored = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            stored += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())
-    needed = sum(parameter.numel() for parameter in model.parameters())
-    if stored < needed:
-        raise ModelError(
-            f"{folder}: {needed - stored} of {needed} weights are missing", expected="all of them in *.safetensors, not quantised"
-        )
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({_first_line(error)})", expected=_EXPECTED) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
