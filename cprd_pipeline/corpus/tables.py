@@ -67,9 +67,7 @@ def build_tables(
     captions, owners = _usable_captions(records.captions, {image.image_id: row for row, (image, _) in enumerate(good)})
     digests = [seen.digest for _, seen in good]
     texts = [bytes_digest(caption.text.encode()) for caption in captions]
-    splits = [image.split for image, _ in good]
-    if holdout is not None and holdout.shares:
-        splits = draw_holdout(splits, digests, _images_of_texts(texts, owners), [rows for rows in owners if len(rows) > 1], holdout)
+    splits = _splits([image.split for image, _ in good], digests, texts, owners, holdout)
     image_contents = [Content(digest, split) for digest, split in zip(digests, splits, strict=True)]
     caption_contents = [
         Content(text, splits[rows[0]] if rows else caption.split)
@@ -115,6 +113,19 @@ def _usable_captions(
             kept.append(caption)
             owners.append(rows)
     return kept, owners
+
+
+def _splits(
+    given: list[str],
+    digests: Sequence[bytes],
+    texts: Sequence[bytes],
+    owners: Sequence[tuple[int, ...]],
+    holdout: HoldoutSettings | None,
+) -> list[str]:
+    """Split of each image: as the source gave it, or with the holdout drawn."""
+    if holdout is None or not holdout.shares:
+        return given
+    return draw_holdout(given, digests, _images_of_texts(texts, owners), [rows for rows in owners if len(rows) > 1], holdout)
 
 
 def _images_of_texts(texts: Sequence[bytes], owners: Sequence[tuple[int, ...]]) -> dict[bytes, list[int]]:
