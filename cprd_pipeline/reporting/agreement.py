@@ -4,7 +4,7 @@ from cprd_pipeline.reporting.background import Band
 from cprd_pipeline.reporting.directions import TITLES
 from cprd_pipeline.reporting.inputs import Inputs
 from cprd_pipeline.reporting.markup import Section
-from cprd_pipeline.reporting.tables import MISSING, row, table
+from cprd_pipeline.reporting.tables import MISSING, row, table, with_interval
 
 
 def agreement(inputs: Inputs) -> list[Section]:
@@ -17,7 +17,9 @@ def agreement(inputs: Inputs) -> list[Section]:
     lines = []
     for model, side, said in asked:
         taus = {_name(band): band.kendall_tau for band in said.bands}
-        cells = [_number(said.kendall_tau, 2), _number(said.ndcg10, 1), *(_number(taus.get(band), 2) for band in bands)]
+        tau = with_interval(_number(said.kendall_tau, 2), said.kendall_tau_interval, 2)
+        ndcg = with_interval(_number(said.ndcg10, 1), said.ndcg10_interval, 1)
+        cells = [tau, ndcg, *(_number(taus.get(band), 2) for band in bands)]
         lines.append(row(model, TITLES[side], cells, "chosen" if model == inputs.student else ""))
     explanation = (
         "Each student's order of the mined lists against the teacher's: Kendall's tau (1: the same order, 0: unrelated), also "

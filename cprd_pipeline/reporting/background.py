@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cprd_pipeline.errors import StoreError
 
+Bounds = tuple[float, float]
+
 
 class Band(BaseModel):
     """Part of the teacher's order.
@@ -30,6 +32,8 @@ class Agreement(BaseModel):
         kendall_tau: Mean over the lists.
         ndcg10: Of the student's order, gains by the teacher's scores; percent.
         bands: By rank of the teacher, best first.
+        kendall_tau_interval: Its 95 % interval.
+        ndcg10_interval: Its 95 % interval.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +41,16 @@ class Agreement(BaseModel):
     kendall_tau: float | None
     ndcg10: float | None
     bands: tuple[Band, ...]
+    kendall_tau_interval: Bounds | None = None
+    ndcg10_interval: Bounds | None = None
+
+
+class JudgedSet(BaseModel):
+    """Of a set that people judged: the 95 % intervals of each student's figures."""
+
+    model_config = ConfigDict(frozen=True)
+
+    intervals: dict[str, dict[str, Bounds]] = Field(default_factory=dict)
 
 
 class Background(BaseModel):
@@ -46,6 +60,7 @@ class Background(BaseModel):
         intervals: 95 % interval of each model's figures.
         clearly_best: Figure to the student that is better in it than every other one beyond chance.
         agreement: With the teacher, by student and direction.
+        judged: Sets that people judged, by name.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,6 +68,7 @@ class Background(BaseModel):
     intervals: dict[str, dict[str, tuple[float, float]]] = Field(default_factory=dict)
     clearly_best: dict[str, str] = Field(default_factory=dict)
     agreement: dict[str, dict[str, Agreement]] = Field(default_factory=dict)
+    judged: dict[str, JudgedSet] = Field(default_factory=dict)
 
     def interval(self, model: str, figure: str) -> tuple[float, float] | None:
         """Of one figure; None when it is not known."""

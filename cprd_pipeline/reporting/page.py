@@ -47,7 +47,7 @@ def page(inputs: Inputs, verdicts: Verdicts, data: dict[str, Any]) -> str:
 
 
 def _sections(inputs: Inputs, verdicts: Verdicts) -> list[Section]:
-    found = [results(inputs), movement(inputs, verdicts), *agreement(inputs), *judged(inputs.metrics)]
+    found = [results(inputs), movement(inputs, verdicts), *agreement(inputs), *judged(inputs.metrics, inputs.background)]
     if inputs.stages:
         found.append(pipeline(inputs.stages))
     found += [*counters(inputs.stages), distributions(inputs)]

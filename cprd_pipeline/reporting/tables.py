@@ -32,6 +32,12 @@ def row(heading: str, below: str, cells: Sequence[str], kind: str = "") -> Html:
     return element("tr", element("th", heading, *small, scope="row"), *finished, class_=kind)
 
 
+def with_interval(text: str, bounds: tuple[float, float] | None, digits: int) -> Html:
+    """A number's cell with its interval in small letters below, where it has one."""
+    below = [element("small", f"{bounds[0]:.{digits}f}\N{EN DASH}{bounds[1]:.{digits}f}")] if bounds else []
+    return element("td", text, *below)
+
+
 def framed(head: Sequence[Html], rows: Sequence[Html], kind: str) -> Html:
     """A table that scrolls by itself, also by keyboard."""
     content = element("table", element("thead", *head), element("tbody", *rows), class_=kind)

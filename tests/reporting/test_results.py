@@ -52,9 +52,13 @@ def test_agreement_with_the_teacher_is_shown(made, written):
     table = written.text[written.text.index('id="agreement"') :]
     for model, found in agreement.items():
         for direction, title in (("i2t", "image → text"), ("t2i", "text → image")):
-            numbers = [found[direction]["kendall_tau"], *(band["kendall_tau"] for band in found[direction]["bands"])]
-            cells = [f"<td>{value:.2f}</td>".replace("-", "\N{MINUS SIGN}") for value in numbers]
-            cells.insert(1, f"<td>{found[direction]['ndcg10']:.1f}</td>")
+            cells = []
+            for name, digits in (("kendall_tau", 2), ("ndcg10", 1)):
+                low, high = found[direction][f"{name}_interval"]
+                number = f"{found[direction][name]:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+                cells.append(f"<td>{number}<small>{low:.{digits}f}\N{EN DASH}{high:.{digits}f}</small></td>")
+            bands = [band["kendall_tau"] for band in found[direction]["bands"]]
+            cells += [f"<td>{value:.2f}</td>".replace("-", "\N{MINUS SIGN}") for value in bands]
             assert f'<th scope="row">{model}<small>{title}</small></th>{"".join(cells)}</tr>' in table
 
 
