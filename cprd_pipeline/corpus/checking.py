@@ -11,7 +11,7 @@ from cprd_pipeline.corpus.formats.records import ImageRecord, Records
 from cprd_pipeline.corpus.inspection import inspect
 from cprd_pipeline.corpus.intake import Intake, Taken, check_bad
 from cprd_pipeline.corpus.roots import Root
-from cprd_pipeline.corpus.settings import PrepareSettings
+from cprd_pipeline.corpus.settings import UNPAIRED_SPLIT, PrepareSettings
 from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.store.fingerprint import bytes_digest
 from cprd_pipeline.store.report import StageReport
@@ -30,6 +30,9 @@ def run_check(settings: PrepareSettings) -> StageReport:
     """
     if settings.source == "scenes":
         sizes = {split: {"images": n.images, "captions": n.images * n.captions_each} for split, n in settings.scenes.splits.items()}
+        if UNPAIRED_SPLIT in sizes:
+            sizes[UNPAIRED_SPLIT]["images"] += settings.scenes.unpaired_images
+            sizes[UNPAIRED_SPLIT]["captions"] += settings.scenes.unpaired_captions
         return StageReport("prepare --check", settings.as_json(), {"splits": sizes, "stops": []}, _split_rows("scenes", sizes))
     intake = Intake(settings)
     taken = intake.read()

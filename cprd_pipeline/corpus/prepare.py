@@ -49,7 +49,7 @@ def run(settings: PrepareSettings) -> StageReport:
 def _open_output(settings: PrepareSettings, intake: Intake | None) -> OutputWriter:
     shaping: dict[str, Any] = {"decoder": DECODER_VERSION, "pack": settings.pack}
     if intake is None:
-        shaping |= {"source": "scenes", "image_root": ".", "world": WORLD_VERSION, "scenes": settings.scenes.as_json()}
+        shaping |= {"source": "scenes", "image_root": ".", "world": WORLD_VERSION, "scenes": settings.scenes.shaping()}
         return OutputWriter(settings.output, "corpus", shaping, {})
     shaping |= {"bad_images": settings.bad_images, "bad_captions": settings.bad_captions, "holdout": settings.holdout.as_json()}
     return OutputWriter(settings.output, "corpus", shaping | intake.shaping(), intake.inputs())

@@ -34,16 +34,37 @@ def _demo_splits() -> dict[str, SceneSplit]:
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
+UNPAIRED_SPLIT = "train"
+"""Of the demo world: the split that unpaired pictures and captions belong to."""
+
+
 class ScenesSettings(Settings):
     """The generated demo world.
 
     Args:
         seed: Another seed is another world; the splits of one seed are independent of each other.
         splits: Each split's size.
+        unpaired_images: Pictures of `train` without captions, beside those of its size.
+        unpaired_captions: Captions of `train` whose picture is not there.
     """
 
     seed: NonNegativeInt = 0
     splits: dict[SplitName, SceneSplit] = Field(default_factory=_demo_splits, min_length=1)
+    unpaired_images: NonNegativeInt = 0
+    unpaired_captions: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _check_unpaired(self) -> "ScenesSettings":
+        if (self.unpaired_images or self.unpaired_captions) and UNPAIRED_SPLIT not in self.splits:
+            raise ValueError(
+                f"unpaired items are of the split {UNPAIRED_SPLIT}, which splits does not have; add it, or set them to 0"
+            )
+        return self
+
+    def shaping(self) -> dict[str, Any]:
+        """What shapes the world; without unpaired items it is the one that it was before there were any."""
+        unpaired = {"unpaired_images", "unpaired_captions"}
+        return {key: value for key, value in self.as_json().items() if value or key not in unpaired}
 
 
 Source = Literal[
