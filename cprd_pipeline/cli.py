@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -115,7 +116,9 @@ def distill(config: Config = None, overrides: Overrides = None, as_json: AsJson 
     settings = _settings(DistillSettings, "distill", config, overrides)
     from cprd_pipeline.distillation.run import run
 
-    _show(run(settings), as_json)
+    done = run(settings)
+    if os.environ.get("RANK", "0") == "0":  # Of the processes that torchrun starts, one speaks.
+        _show(done, as_json)
 
 
 @app.command()
@@ -179,6 +182,48 @@ def compare(
     from cprd_pipeline.evaluation.reality import Protocol
 
     _show(compare_models(models, evaluation, Protocol(replicates, seed)), as_json)
+
+
+@app.command()
+def export(
+    student: Annotated[str, typer.Argument(metavar="STUDENT", help="A student's folder, or any dual encoder by its hub name.")],
+    onnx: Annotated[Path | None, typer.Option("--onnx", metavar="DIR", help="A new or empty folder for the ONNX files.")] = None,
+    opset: Annotated[int, typer.Option("--opset", min=18, help="Version of ONNX' operators; 18 is the oldest.")] = 18,
+    as_json: AsJson = False,
+) -> None:
+    """Write a student's two towers as ONNX files, after comparing them with PyTorch."""
+    from cprd_pipeline.models.onnx_export import export_onnx
+
+    _show(export_onnx(student, onnx, opset), as_json)
+
+
+@app.command()
+def study(
+    config: Config = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    run_all: Annotated[bool, typer.Option("--run", help="Let DVC train whatever is missing, then compare.")] = False,
+    train: Annotated[str | None, typer.Option("--train", metavar="ARM", help="Only train one student of this arm.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the student that --train trains.")] = 0,
+) -> None:
+    """Compare the paper's arms over several seeds; write data/reports/study.md and study.html."""
+    if run_all:
+        from cprd_pipeline.evaluation.study.graph import reproduce
+
+        _show(reproduce(plain=not (config or overrides or train)), as_json)
+        return
+    from cprd_pipeline.evaluation.study.settings import StudySettings
+
+    settings = _settings(StudySettings, "study/study", config, overrides)
+    if train is not None:
+        distill(settings.training, settings.training_overrides(train, seed), as_json)
+        return
+    from cprd_pipeline.evaluation.study.run import run
+    from cprd_pipeline.reporting.study import write_study_page
+
+    done = run(settings)
+    write_study_page(settings.report, settings.page)
+    _show(done, as_json)
 
 
 @scores_app.command("list")

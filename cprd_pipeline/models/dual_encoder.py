@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cprd_pipeline.errors import ModelError
-from cprd_pipeline.models.encoder_brought import brought_fingerprint, brought_folder
+from cprd_pipeline.models.encoder_brought import brought_folder
 from cprd_pipeline.models.encoder_features import image_features, normalised, text_features
 from cprd_pipeline.models.encoder_folder import (
     check_image_processor,
@@ -26,12 +26,12 @@ from cprd_pipeline.models.encoder_folder import (
     max_text_tokens,
     pads_to_maximum,
 )
-from cprd_pipeline.models.encoder_sentence import SentenceEncoder, is_sentence_encoder, sentence_fingerprint
-from cprd_pipeline.models.loading import model_fingerprint, read_config, resolve_model, without_bars
+from cprd_pipeline.models.encoder_identity import encoder_fingerprint as encoder_fingerprint
+from cprd_pipeline.models.encoder_sentence import SentenceEncoder
+from cprd_pipeline.models.loading import read_config, resolve_model, without_bars
 from cprd_pipeline.models.preprocessing import load_image_processor
-
-ADAPTER_VERSION = 1
-"""Raised whenever the same weights would give other embeddings through this file; part of the fingerprint."""
+from cprd_pipeline.models.sentence_export import check_sentence_length, loads_in_sentence_transformers, write_sentence_files
+from cprd_pipeline.models.sentence_identity import is_sentence_encoder
 
 
 class DualEncoder:
@@ -84,8 +84,12 @@ class DualEncoder:
                 do=_SAVE_PLAIN,
             )
         read_config(folder)
+        # The model first: that makes the demo's own classes known, without which transformers remarks on their configuration.
+        model = load_model(folder)
         tokenizer, image_processor = load_encoder_tokenizer(folder), load_image_processor(folder)
-        return cls(load_model(folder), tokenizer, image_processor, device, dtype, encoder_fingerprint(name, dtype))
+        encoder = cls(model, tokenizer, image_processor, device, dtype, encoder_fingerprint(name, dtype))
+        check_sentence_length(folder, encoder.max_text_tokens)
+        return encoder
 
     @property
     def logit_scale(self) -> nn.Parameter:
@@ -103,9 +107,18 @@ class DualEncoder:
         return ""
 
     def save(self, folder: Path) -> None:
-        """Write a folder that `AutoModel`, `AutoTokenizer` and `AutoImageProcessor` read with `from_pretrained`."""
+        """Write a folder that `AutoModel`, `AutoTokenizer` and `AutoImageProcessor` read with `from_pretrained`.
+
+        Where `loads_in_sentence_transformers`, `SentenceTransformer(folder)` reads it too, and gives the same vectors.
+        """
         with without_bars():
             self.model.save_pretrained(folder)
+        self.save_preprocessing(folder)
+        if loads_in_sentence_transformers(self.model):
+            write_sentence_files(folder, self.model, self.max_text_tokens)
+
+    def save_preprocessing(self, folder: Path) -> None:
+        """Write tokenizer and image processor alone."""
         if (backend := getattr(self.tokenizer, "backend_tokenizer", None)) is not None:
             # The last call's padding and cutting would be written too, and the file would depend on what was embedded last.
             backend.no_padding()
@@ -172,25 +185,6 @@ def load_encoder(name: str, device: torch.device, dtype: torch.dtype) -> DualEnc
     if is_sentence_encoder(folder):
         return SentenceEncoder.load(folder, device, dtype)
     return DualEncoder.load(name, device, dtype)
-
-
-def encoder_fingerprint(name: str, dtype: torch.dtype) -> str:
-    """Fingerprint of an encoder, without loading it; of brought embeddings, the digest of their files.
-
-    Args:
-        name: Local folder, hub name, or `embeddings:FOLDER`.
-        dtype: Number type it computes with.
-
-    Raises:
-        ModelError: No such model or embeddings.
-    """
-    if (brought := brought_folder(name)) is not None:
-        return brought_fingerprint(brought)
-    folder = resolve_model(name)
-    if is_sentence_encoder(folder):
-        return sentence_fingerprint(folder, dtype)
-    facts = {"role": "dual_encoder", "dtype": str(dtype).removeprefix("torch."), "adapter": ADAPTER_VERSION}
-    return model_fingerprint(folder, **facts)
 
 
 def refuse_brought(name: str) -> None:

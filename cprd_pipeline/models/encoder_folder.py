@@ -31,7 +31,9 @@ def load_model(folder: Path) -> Any:
     """
     from transformers import AutoModel, BlipForImageTextRetrieval
 
-    import cprd_pipeline.models.scene_student  # noqa: F401  registers the demo's student with AutoModel
+    # These register the demo's student, and its teacher whose dual branch can mine, with AutoModel.
+    import cprd_pipeline.models.scene_cross_encoder  # noqa: F401
+    import cprd_pipeline.models.scene_student  # noqa: F401
 
     is_itc = "BlipForImageTextRetrieval" in (read_config(folder).get("architectures") or [])
     model_class = BlipForImageTextRetrieval if is_itc else AutoModel

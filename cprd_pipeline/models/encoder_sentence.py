@@ -17,65 +17,17 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from cprd_pipeline.corpus.images import DECODER_VERSION
 from cprd_pipeline.errors import MissingDependencyError, ModelError
 from cprd_pipeline.models.encoder_features import normalised
 from cprd_pipeline.models.encoder_folder import check_backend
 from cprd_pipeline.models.loading import without_bars
 from cprd_pipeline.models.preprocessing import load_image_processor
 from cprd_pipeline.models.sentence_files import check_whole, first_line, read_json
-from cprd_pipeline.store.atomic import checksum
-from cprd_pipeline.store.fingerprint import json_digest
-from cprd_pipeline.store.schemas import FINGERPRINT_VERSION
+from cprd_pipeline.models.sentence_identity import EXPECTED, MODULES_FILE, sentence_fingerprint
+from cprd_pipeline.models.sentence_identity import is_sentence_encoder as is_sentence_encoder
 
-ADAPTER_VERSION = 1
-"""Raised whenever the same folder would give other embeddings through this file; part of the fingerprint."""
-
-_MODULES_FILE = "modules.json"
-_SETTINGS_FILE = "config_sentence_transformers.json"
-_EXPECTED = "a multimodal model that sentence-transformers' SentenceTransformer.save_pretrained wrote"
-_SHAPING_SUFFIXES = frozenset({".json", ".jinja", ".txt", ".model", ".safetensors", ".bin"})
-# Who wrote a file, and where from: no part of what it computes.
-_INERT_KEYS = frozenset({"__version__", "transformers_version", "_name_or_path", "name_or_path"})
 # Above what rounding moves a unit vector's numbers when its batch changes, below what other padding moves them.
 _COMPANY_TOLERANCE, _LOW_PRECISION_TOLERANCE = 1e-4, 0.02
-
-
-def is_sentence_encoder(folder: Path) -> bool:
-    """Whether sentence-transformers wrote the folder, and not as a CrossEncoder.
-
-    Raises:
-        ModelError: Its settings cannot be read.
-    """
-    if not (folder / _MODULES_FILE).is_file():
-        return False
-    settings = read_json(folder / _SETTINGS_FILE, _EXPECTED) if (folder / _SETTINGS_FILE).is_file() else {}
-    # Before version 5.4 the settings said nothing, and only SentenceTransformer wrote modules.json.
-    return bool(settings.get("model_type", "SentenceTransformer") == "SentenceTransformer")
-
-
-def sentence_fingerprint(folder: Path, dtype: torch.dtype) -> str:
-    """Digest of every file that shapes an embedding, at any depth; nothing is loaded.
-
-    The same weights in other files count as another encoder.
-
-    Raises:
-        ModelError: A file cannot be read.
-    """
-    files = (file for file in folder.rglob("*") if file.is_file() and file.suffix in _SHAPING_SUFFIXES)
-    names = {file.relative_to(folder).as_posix(): file for file in files}
-    return json_digest(
-        {
-            "files": {
-                name: json_digest(_without_inert(read_json(file, _EXPECTED))) if file.suffix == ".json" else checksum(file)
-                for name, file in names.items()
-                if not name.startswith(".")
-            },
-            "decoder": DECODER_VERSION,
-            "schema": FINGERPRINT_VERSION,
-            "facts": {"role": "sentence_encoder", "dtype": str(dtype).removeprefix("torch."), "adapter": ADAPTER_VERSION},
-        }
-    )
 
 
 class SentenceEncoder:
@@ -143,7 +95,7 @@ class SentenceEncoder:
         try:
             vectors: Tensor = self.model.encode(list(items), batch_size=len(items), convert_to_tensor=True, show_progress_bar=False)
         except (ValueError, TypeError) as error:
-            raise ModelError(f"sentence-transformers refuses a batch ({first_line(error)})", expected=_EXPECTED) from error
+            raise ModelError(f"sentence-transformers refuses a batch ({first_line(error)})", expected=EXPECTED) from error
         return normalised(vectors)
 
     def _check_company(self) -> None:
@@ -179,17 +131,11 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
             f"{folder}: needs a package that is missing ({first_line(error).split('. ')[0]})", do="install it"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder}: cannot be loaded ({first_line(error)})", expected=_EXPECTED) from error
+        raise ModelError(f"{folder}: cannot be loaded ({first_line(error)})", expected=EXPECTED) from error
 
 
 def _processors(folder: Path, model: Any) -> list[tuple[Any, Path]]:
     """Modules that preprocess pictures, with the folders of their image processors."""
-    modules = read_json(folder / _MODULES_FILE, _EXPECTED)
+    modules = read_json(folder / MODULES_FILE, EXPECTED)
     pairs = [(module, folder / entry["path"]) for module, entry in zip(model.children(), modules, strict=True)]
     return [(module, path) for module, path in pairs if hasattr(getattr(module, "processor", None), "image_processor")]
-
-
-def _without_inert(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_inert(inner) for key, inner in value.items() if key not in _INERT_KEYS}
-    return value

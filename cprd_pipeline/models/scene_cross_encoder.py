@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cprd_pipeline.models.scene_layers import Attention, ImageTower, KeysValues, Layer, SceneModel, TextTower, text_mask
 
@@ -163,6 +164,16 @@ class SceneCrossEncoder(SceneModel):
         """Scaled cosines of the dual branch for all images and captions."""
         scale = self.logit_scale.exp().clamp(max=_MAX_LOGIT_SCALE)
         return self.embed_images(image) @ self.embed_texts(text).T * scale
+
+    def get_image_features(self, pixel_values: Float[Tensor, "I 3 48 48"]) -> BaseModelOutputWithPooling:
+        """The dual branch as CLIP's interface has it, so that the teacher can mine: vectors of images as `pooler_output`."""
+        states = self.image_tower(pixel_values)
+        return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=self.embed_images(states))
+
+    def get_text_features(self, input_ids: Int[Tensor, "N T"], attention_mask: Tensor | None = None) -> BaseModelOutputWithPooling:
+        """The same for captions."""
+        states = self.text_tower(input_ids, text_mask(input_ids, attention_mask, self.config.pad_token_id))
+        return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=self.embed_texts(states))
 
     @property
     def head_dtype(self) -> torch.dtype:

@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterable
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import safe_open
 
 from cprd_pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def read_json(path: Path, expected: str) -> Any:
@@ -24,7 +26,7 @@ def read_json(path: Path, expected: str) -> Any:
         raise ModelError(f"{path}: cannot be read ({first_line(error)})", expected=expected) from error
 
 
-def check_whole(folder: Path, model: torch.nn.Module, files: Iterable[Path]) -> None:
+def check_whole(folder: Path, model: "torch.nn.Module", files: Iterable[Path]) -> None:
     """Refuse a model with fewer numbers on disk than in memory.
 
     Transformers would go on with random numbers in the place of missing weights, and tells only its log. Counted rather

@@ -13,6 +13,7 @@ from transformers import AutoModel
 
 from cprd_pipeline.errors import ModelError
 from cprd_pipeline.models.cross_encoder import CrossEncoder
+from cprd_pipeline.models.dual_encoder import load_encoder
 from cprd_pipeline.models.scene_cross_encoder import SceneCrossEncoder
 from cprd_pipeline.models.scene_teacher import SceneTeacher, build_scene_teacher
 
@@ -121,6 +122,19 @@ def test_folder_loads_with_the_same_scores(tmp_path: Path):
     plain = AutoModel.from_pretrained(tmp_path)
     assert isinstance(plain, SceneCrossEncoder)
     assert all(torch.equal(plain.state_dict()[name], tensor) for name, tensor in FLOAT32.model.state_dict().items())
+
+
+def test_its_dual_branch_can_mine(tmp_path: Path):
+    """The folder as an encoder gives the vectors whose scaled cosines are the dual branch's logits."""
+    FLOAT32.save(tmp_path)
+    encoder = load_encoder(str(tmp_path), CPU, torch.float32)
+    pictures = _pictures(3)
+    similarities = encoder.embed_pictures(pictures) @ encoder.embed_captions(CAPTIONS).T
+    tokens = encoder.tokens(CAPTIONS)
+    model = FLOAT32.model
+    text = model.text_tower(tokens["input_ids"], tokens["attention_mask"].bool())
+    expected = model.dual_logits(text, model.image_tower(FLOAT32.pixels(pictures)))
+    torch.testing.assert_close(similarities * model.logit_scale.exp(), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("part", ["model.safetensors", "tokenizer.json", "preprocessor_config.json", "config.json"])
