@@ -37,16 +37,17 @@ class CountColumn(ProgressColumn):
 
 
 class RateColumn(ProgressColumn):
-    """Items per second of the running task."""
+    """Items per second of the running task, or what the items are made of."""
 
-    def __init__(self, unit: str) -> None:
+    def __init__(self, unit: str, each: int) -> None:
         super().__init__()
         self._unit = unit
+        self._each = each
 
     def render(self, task: Task) -> Text:
         """Text such as `1,234 pairs/s`; a dash before the first estimate."""
         speed = task.finished_speed or task.speed
-        return Text("-" if speed is None else f"{compact(speed)} {self._unit}/s", no_wrap=True)
+        return Text("-" if speed is None else f"{compact(speed * self._each)} {self._unit}/s", no_wrap=True)
 
 
 class Bar:
@@ -68,24 +69,26 @@ def announce(text: str) -> None:
 
 
 @contextmanager
-def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
+def progress_bar(title: str, total: int, unit: str, done: int = 0, *, each: int = 1, shown: bool = True) -> Iterator[Bar]:
     """Show a bar on stderr while the block runs.
 
     Args:
         title: What is being done, a word or two.
         total: Number of items of the whole job, those of an earlier run included.
-        unit: Plural name of the items.
+        unit: Plural name of the items, or of what they are made of: the rate is given in it.
         done: Items that an earlier, interrupted run finished.
+        each: How many of the unit an item is.
+        shown: Whether there is a bar at all.
     """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=12),
         CountColumn(),
-        RateColumn(unit),
+        RateColumn(unit, each),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
     )
     # A file or a pipe gets no control characters: rich writes the final state once there.
-    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=False, disable=not shown) as progress:
         progress.add_task(title, total=total, completed=done, note="")
         yield Bar(progress, 0)

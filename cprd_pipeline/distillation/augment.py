@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cprd_pipeline.distillation.settings import Augmentation
+from cprd_pipeline.distillation.loop_settings import Augmentation
 
 _PICTURES, _NOISE, _WORDS = 11, 12, 13
 _NOISE_PATTERNS = 128  # fresh noise every step would cost 1.5 ms of the demo student's 22
@@ -32,21 +32,32 @@ class Augmenter:
         self._seed = seed
         self._noise: Tensor | None = None
 
-    def pictures(self, pixels_BCHW: Float[Tensor, "B C H W"], step: int) -> Float[Tensor, "B C H W"]:
-        """Shift, channel gain, brightness and noise; the same for the same step."""
-        wanted = self._settings
+    def pictures(
+        self, pixels_BCHW: Float[Tensor, "B C H W"], step: int, part: slice | None = None, count: int | None = None
+    ) -> Float[Tensor, "B C H W"]:
+        """Shift, channel gain, brightness and noise; the same for the same step.
+
+        Args:
+            pixels_BCHW: Processed pictures, or a part of those of the step.
+            step: Steps done.
+            part: Which part they are; None for all. A picture is changed alike whoever holds it.
+            count: Pictures of the whole step.
+        """
+        wanted, part = self._settings, part or slice(None)
         generator = torch.Generator().manual_seed(self._draw_seed(_PICTURES, step))
-        count = len(pixels_BCHW)
+        count = len(pixels_BCHW) if count is None else count
         if wanted.shift_pixels:
-            pixels_BCHW = _shift(pixels_BCHW, wanted.shift_pixels, generator)
+            offsets = torch.randint(0, 2 * wanted.shift_pixels + 1, (count, 2), generator=generator)
+            pixels_BCHW = _shift(pixels_BCHW, wanted.shift_pixels, offsets[part].tolist())
         if wanted.channel_gain:
-            pixels_BCHW = pixels_BCHW * (1 + wanted.channel_gain * _symmetric(count, 3, generator))
+            pixels_BCHW = pixels_BCHW * (1 + wanted.channel_gain * _symmetric(count, 3, generator)[part])
         if wanted.brightness:
             # Half the pixel range is 0.5 before the processor divides by its standard deviation.
-            pixels_BCHW = pixels_BCHW + wanted.brightness * 0.5 * _symmetric(count, 1, generator) * self._unit_C[:, None, None]
+            change = wanted.brightness * 0.5 * _symmetric(count, 1, generator)[part]
+            pixels_BCHW = pixels_BCHW + change * self._unit_C[:, None, None]
         if wanted.noise:
             noise = self._noise_for(pixels_BCHW)
-            pixels_BCHW = pixels_BCHW + noise[torch.randint(len(noise), (count,), generator=generator)]
+            pixels_BCHW = pixels_BCHW + noise[torch.randint(len(noise), (count,), generator=generator)[part]]
         return pixels_BCHW
 
     def captions(self, captions: Sequence[str], step: int) -> list[str]:
@@ -68,10 +79,9 @@ class Augmenter:
         return int(np.random.SeedSequence([self._seed, purpose, step]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _shift(pixels_BCHW: Tensor, most: int, generator: torch.Generator) -> Tensor:
+def _shift(pixels_BCHW: Tensor, most: int, offsets: Sequence[Sequence[int]]) -> Tensor:
     height, width = pixels_BCHW.shape[2:]
     padded = torch.nn.functional.pad(pixels_BCHW, (most, most, most, most), mode="replicate")
-    offsets = torch.randint(0, 2 * most + 1, (len(padded), 2), generator=generator).tolist()
     # Slices copy whole rows; one gather over all pixels takes ten times as long.
     return torch.stack([picture[:, y : y + height, x : x + width] for picture, (y, x) in zip(padded, offsets, strict=True)])
 

@@ -10,13 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cprd_pipeline.corpus.reader import Corpus, Split
-from cprd_pipeline.distillation.batches import BatchRows, PairSampler, PositivePairs
-from cprd_pipeline.distillation.knowledge import TeacherKnowledge, teacher_lists
+from cprd_pipeline.distillation.listing import Listing
 from cprd_pipeline.distillation.losses.lists import TeacherLists, masked_softmax
 from cprd_pipeline.distillation.losses.standardise import standardise_both
+from cprd_pipeline.distillation.meeting import Meetings
 from cprd_pipeline.distillation.settings import DistillSettings
-from cprd_pipeline.distillation.teacher_loss import list_rules
 
 _BATCHES = 32
 _LEAST_ENTROPY = 0.02
@@ -40,20 +38,17 @@ class TeacherTargets(NamedTuple):
         return self.entropy_share < _LEAST_ENTROPY or self.top_share > _LARGEST_TOP
 
 
-def targets_of_training(
-    settings: DistillSettings, corpus: Corpus, split: Split, knowledge: TeacherKnowledge | None
-) -> TeacherTargets | None:
-    """The targets of the first batches, as the loss will see them.
+def targets_of_training(settings: DistillSettings, meetings: Meetings, listing: Listing) -> TeacherTargets | None:
+    """The targets of the first batches, as the loss will see them but for what the bank adds.
 
     Returns:
         None where the objective has no softmax of the teacher, or no list of these batches has two items.
     """
     temperature = _teacher_temperature(settings)
-    if knowledge is None or temperature is None:
+    if temperature is None:
         return None
-    sampler, positives = PairSampler(split, settings.batch_size, settings.seed), PositivePairs(split, len(corpus.captions))
-    batches = [sampler.batch(step) for step in range(min(_BATCHES, settings.steps))]
-    lists = (one for rows in batches for one in _lists(settings, knowledge, positives, rows))
+    found = (listing.of(meetings.at(step), step) for step in range(min(_BATCHES, settings.steps)))
+    lists = (one for both in found for one in (both.i2t, both.t2i) if one is not None)
     if settings.objective == "kl" and settings.kl.standardise:
         lists = (standardise_both(torch.zeros_like(one.teacher_QN), one)[1] for one in lists)
     return measure_targets(lists, temperature)
@@ -77,15 +72,6 @@ def _shares(scores_QN: Float[Tensor, "Q N"], listed_QN: Tensor, temperature: flo
     target_QN = masked_softmax(scores_QN.double(), listed_QN, temperature)
     entropy_Q = torch.special.entr(target_QN).sum(dim=1) / lengths_Q.clamp(min=2).log()
     return torch.stack([entropy_Q, target_QN.amax(dim=1)], dim=1)[lengths_Q >= 2]
-
-
-def _lists(
-    settings: DistillSettings, knowledge: TeacherKnowledge, positives: PositivePairs, rows: BatchRows
-) -> tuple[TeacherLists, TeacherLists]:
-    known, positive_BB, rules = knowledge.among(rows), positives.among(rows), list_rules(settings)
-    i2t = teacher_lists(known.i2t, positive_BB, knowledge.image_cutoffs[rows.images], rules)
-    t2i = teacher_lists(known.t2i, positive_BB.T, knowledge.caption_cutoffs[rows.captions], rules)
-    return i2t, t2i
 
 
 def _teacher_temperature(settings: DistillSettings) -> float | None:

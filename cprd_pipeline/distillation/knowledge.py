@@ -1,53 +1,41 @@
 """The rankings as something a batch can ask: which of its pairs does the teacher know, and what did it say?
 
-Shape suffixes: B pairs of a batch (image i and caption i belong together).
+Shape suffixes: B pairs of a batch (image i and caption i belong together), Q queries, N items.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import torch
 
-from cprd_pipeline.corpus.reader import Corpus, Items, Rows
+from cprd_pipeline.corpus.reader import Corpus, Rows
 from cprd_pipeline.distillation.batches import BatchRows
-from cprd_pipeline.distillation.losses.lists import TeacherLists
+from cprd_pipeline.distillation.columns import Columns
+from cprd_pipeline.distillation.pair_table import PairTable, PairTableBuilder
+from cprd_pipeline.distillation.ranking_parts import NEVER_VALID, Direction, RankingsPart, RankingsReader
 from cprd_pipeline.errors import StoreError
 from cprd_pipeline.store.folder import InputFolder
-from cprd_pipeline.store.schemas import RANKINGS, check_schema
-
-_NEVER_VALID = np.float32(np.inf)
 
 
 class KnownPairs(NamedTuple):
-    """What the teacher said about the pairs of a batch.
+    """What the teacher said about pairs of queries and items.
 
     Args:
-        scores_BB: Teacher scores, image by caption; float32, NaN where the pair was never scored.
-        flagged_BB: Marked as a probable false negative.
+        scores_QN: Teacher scores; float32, NaN where the pair was never scored.
+        flagged_QN: Marked as a probable false negative.
     """
 
-    scores_BB: npt.NDArray[np.float32]
-    flagged_BB: npt.NDArray[np.bool_]
+    scores_QN: npt.NDArray[np.float32]
+    flagged_QN: npt.NDArray[np.bool_]
 
-
-class PairTable(NamedTuple):
-    """Scored pairs of contents.
-
-    Args:
-        codes: Canonical image row * number of captions + canonical caption row, ascending, distinct; int64 [P].
-        scores: Teacher score of each; float32 [P].
-        flagged: Probable false negatives; bool [P].
-    """
-
-    codes: Rows
-    scores: npt.NDArray[np.float32]
-    flagged: npt.NDArray[np.bool_]
+    @property
+    def turned(self) -> "KnownPairs":
+        """The same with items as rows."""
+        return KnownPairs(self.scores_QN.T, self.flagged_QN.T)
 
 
 class BatchKnowledge(NamedTuple):
@@ -64,7 +52,7 @@ class BatchKnowledge(NamedTuple):
     @property
     def flagged(self) -> npt.NDArray[np.bool_]:
         """Marked as a probable false negative for either side; image by caption, bool [B, B]."""
-        return self.i2t.flagged_BB | self.t2i.flagged_BB.T
+        return self.i2t.flagged_QN | self.t2i.flagged_QN.T
 
 
 @dataclass(frozen=True)
@@ -74,8 +62,9 @@ class TeacherKnowledge:
     Equal digests are one content: rows are mapped to the first row with the same digest.
 
     Args:
-        i2t: What images that ask are told.
-        t2i: What captions that ask are told: the same table, unless the teacher's scores depend on who asks.
+        i2t: What images that ask are told: image by caption.
+        told_captions: What captions that ask are told, caption by image; None where it is the same, since the teacher's scores do
+            not depend on who asks.
         image_cutoffs: Lowest valid score of each image row as a query; float32 [I], infinite where none is valid.
         caption_cutoffs: The same for caption rows; float32 [C].
         canonical_image: For each image row the first with its digest; int64 [I].
@@ -84,7 +73,7 @@ class TeacherKnowledge:
     """
 
     i2t: PairTable
-    t2i: PairTable
+    told_captions: PairTable | None
     image_cutoffs: npt.NDArray[np.float32]
     caption_cutoffs: npt.NDArray[np.float32]
     canonical_image: Rows
@@ -95,97 +84,116 @@ class TeacherKnowledge:
     def load(cls, folders: Sequence[InputFolder], corpus: Corpus) -> "TeacherKnowledge":
         """Read rankings of one corpus and one teacher.
 
+        The parts are read twice, to count and to place: so that no more than the table itself is held.
+
         Args:
             folders: Rankings folders, at least one; where they overlap the lower cutoff counts.
             corpus: The corpus they were made from.
 
         Raises:
-            StoreError: Another corpus, two teachers, or no pair at all.
+            StoreError: Another corpus, two teachers, an id that the corpus does not have, or no pair or no candidate at all.
         """
         teacher = _one_teacher(folders, corpus)
-        images, captions = corpus.images.first_with_digest, corpus.captions.first_with_digest
-        cutoffs = {"i2t": np.full(len(images), _NEVER_VALID), "t2i": np.full(len(captions), _NEVER_VALID)}
-        found: dict[str, list[_Pairs]] = {"i2t": [], "t2i": []}
-        for folder in folders:
-            for name in folder.part_names(""):
-                table = check_schema(folder.table(name), RANKINGS, str(folder.path / name))
-                for direction in ("i2t", "t2i"):
-                    rows = table.filter(pc.equal(table["direction"], direction)).combine_chunks()
-                    found[direction].extend(_pairs(rows, direction, corpus, str(folder.path / name)))
-                    _lower_cutoffs(cutoffs[direction], rows, corpus.images if direction == "i2t" else corpus.captions)
-        tables = [_merge(pairs, images, captions) for pairs in found.values()]
-        if not _asker_matters(folders):
-            tables = [_merge([*found["i2t"], *found["t2i"]], images, captions)] * 2
-        if not all(len(table.codes) for table in tables):
-            raise StoreError(f"{folders[0].path}: no scored pair in it", do="check the candidates it was made from")
-        return cls(tables[0], tables[1], cutoffs["i2t"], cutoffs["t2i"], images, captions, teacher)
+        reader = RankingsReader(folders, corpus)
+        sizes = (len(corpus.images), len(corpus.captions))
+        cutoffs = {"i2t": np.full(sizes[0], NEVER_VALID), "t2i": np.full(sizes[1], NEVER_VALID)}
+        told_images = PairTableBuilder(*sizes)
+        told_captions = PairTableBuilder(*sizes[::-1]) if _asker_matters(folders) else None
+        candidates = 0
+        for part in reader.parts():
+            np.minimum.at(cutoffs[part.direction], part.query_rows, part.cutoffs)
+            candidates += part.candidates
+            building, rows, _ = _destination(part, told_images, told_captions)
+            building.count(rows)
+        for part in reader.parts():
+            building, rows, items = _destination(part, told_images, told_captions)
+            building.place(rows, items, part.scores, part.flagged)
+        i2t, own = told_images.finish(), told_captions.finish() if told_captions else None
+        _check_content(folders[0].path, i2t, own, candidates)
+        canonical = (corpus.images.first_with_digest, corpus.captions.first_with_digest)
+        return cls(i2t, own, cutoffs["i2t"], cutoffs["t2i"], *canonical, teacher)
+
+    @cached_property
+    def t2i(self) -> PairTable:
+        """Caption by image; made when it is first asked for, where it is not a table of its own."""
+        return self.i2t.transposed() if self.told_captions is None else self.told_captions
 
     @property
     def pairs(self) -> int:
         """Number of scores known."""
-        return len(self.i2t.codes) + (len(self.t2i.codes) if self.t2i is not self.i2t else 0)
+        return self.i2t.pairs + (self.told_captions.pairs if self.told_captions is not None else 0)
+
+    def lists(self, direction: Direction) -> PairTable:
+        """Query by item for one direction; its rows and items are canonical rows.
+
+        Args:
+            direction: Who asks. For captions the table is made when it is first asked for, as large as that of the images.
+        """
+        return self.i2t if direction == "i2t" else self.t2i
 
     def among(self, rows: BatchRows) -> BatchKnowledge:
-        """Look up every pair of a batch.
+        """Look up every pair of a batch."""
+        told = self.i2t_scores(rows.images, rows.captions)
+        if self.told_captions is None:
+            return BatchKnowledge(told, told.turned)
+        return BatchKnowledge(told, self.t2i_scores(rows.captions, rows.images))
 
-        Cost grows with the scored pairs of the batch's images, not with all pairs nor with the corpus.
+    def i2t_scores(self, images: Rows, captions: Rows) -> KnownPairs:
+        """What images that ask are told about captions.
+
+        Cost grows with the scored pairs of the images, not with all pairs nor with the corpus.
+
+        Args:
+            images: Corpus rows in any order, repeated or not; int64 [Q].
+            captions: The same; int64 [N].
         """
-        told = self._look_up(self.i2t, rows)
-        turned = told if self.t2i is self.i2t else self._look_up(self.t2i, rows)
-        return BatchKnowledge(told, KnownPairs(turned.scores_BB.T, turned.flagged_BB.T))
+        return _look_up(self.i2t, self.canonical_image[images], self.canonical_caption[captions])
 
-    def _look_up(self, table: PairTable, rows: BatchRows) -> KnownPairs:
-        count = len(self.canonical_caption)
-        images = self.canonical_image[rows.images]
-        columns, column_of = np.unique(self.canonical_caption[rows.captions], return_inverse=True)
-        starts, ends = np.searchsorted(table.codes, [images * count, (images + 1) * count])
-        lengths = ends - starts
-        flat = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-        captions = table.codes[flat] - np.repeat(images * count, lengths)
-        place = np.minimum(np.searchsorted(columns, captions), len(columns) - 1)
-        hit = columns[place] == captions
-        row = np.repeat(np.arange(len(images)), lengths)[hit]
-        scores = np.full((len(images), len(columns)), np.nan, dtype=np.float32)
-        flagged = np.zeros(scores.shape, dtype=np.bool_)
-        scores[row, place[hit]] = table.scores[flat[hit]]
-        flagged[row, place[hit]] = table.flagged[flat[hit]]
-        return KnownPairs(scores[:, column_of], flagged[:, column_of])
+    def t2i_scores(self, captions: Rows, images: Rows) -> KnownPairs:
+        """What captions that ask are told about images.
+
+        Where the teacher does not care who asks and `t2i` was never needed, cost grows with the scored pairs of the images:
+        that is cheap for a batch, and spares the second table.
+
+        Args:
+            captions: Corpus rows in any order, repeated or not; int64 [Q].
+            images: The same; int64 [N].
+        """
+        if self.told_captions is None and "t2i" not in vars(self):
+            return self.i2t_scores(images, captions).turned
+        return _look_up(self.t2i, self.canonical_caption[captions], self.canonical_image[images])
 
 
-class ListRules(NamedTuple):
-    """Which pairs enter the list of a query, and how; see `CprdSettings`."""
-
-    valid: Literal["listed", "rankings"]
-    positive_in_list: bool
-    easy_negatives: Literal["in_batch", "none"]
-
-
-def teacher_lists(
-    known: KnownPairs, positive_BB: npt.NDArray[np.bool_], cutoffs_B: npt.NDArray[np.float32], rules: ListRules
-) -> TeacherLists:
-    """The lists of one direction: rows are queries, columns the items that met them in the batch.
-
-    Args:
-        known: Teacher's word on the pairs, queries as rows.
-        positive_BB: Annotated pairs; never listed, but for the query's own positive when the rules say so.
-        cutoffs_B: `valid_cutoff` of each query, infinite where none is valid.
-        rules: Settings.
-    """
-    scored_BB = ~np.isnan(known.scores_BB)
-    own_BB = np.eye(len(scored_BB), dtype=np.bool_) & scored_BB & rules.positive_in_list
-    candidate_BB = scored_BB & ~positive_BB
-    scores_BB = np.nan_to_num(known.scores_BB)
-    valid_BB = candidate_BB if rules.valid == "listed" else candidate_BB & (scores_BB >= cutoffs_B[:, None])
-    listed_BB = candidate_BB | own_BB
-    easy_BB = ~listed_BB & ~positive_BB & ~known.flagged_BB & (rules.easy_negatives == "in_batch")
-    return TeacherLists(*(torch.from_numpy(array) for array in (scores_BB, listed_BB, valid_BB | own_BB, easy_BB)))
+def _look_up(table: PairTable, queries: Rows, items: Rows) -> KnownPairs:
+    columns, pairs = Columns(items), table.of(queries)
+    hit, place = columns.find(pairs.items)
+    scores = np.full((len(queries), columns.different), np.nan, dtype=np.float32)
+    flagged = np.zeros(scores.shape, dtype=np.bool_)
+    cells = (pairs.owner[hit], place)
+    scores[cells], flagged[cells] = pairs.scores[hit], pairs.flagged[hit]
+    return KnownPairs(columns.spread(scores), columns.spread(flagged))
 
 
-class _Pairs(NamedTuple):
-    images: Rows
-    captions: Rows
-    scores: npt.NDArray[np.float32]
-    flagged: npt.NDArray[np.bool_]
+def _destination(
+    part: RankingsPart, told_images: PairTableBuilder, told_captions: PairTableBuilder | None
+) -> tuple[PairTableBuilder, Rows, Rows]:
+    """Which table a part's pairs go to, and its rows and items."""
+    if part.direction == "i2t":
+        return told_images, part.queries, part.items
+    if told_captions is None:
+        return told_images, part.items, part.queries
+    return told_captions, part.queries, part.items
+
+
+def _check_content(where: Path, i2t: PairTable, told_captions: PairTable | None, candidates: int) -> None:
+    if not i2t.pairs or (told_captions is not None and not told_captions.pairs):
+        raise StoreError(f"{where}: no scored pair in it", do="check the candidates it was made from")
+    if not candidates:
+        raise StoreError(
+            f"{where}: no query of the rankings has a candidate, only positives",
+            expected="candidates, whose order the teacher knows",
+            do="relax the filters of mine, or false_negatives: drop of score-teacher",
+        )
 
 
 def open_rankings(paths: Sequence[Path]) -> list[InputFolder]:
@@ -212,54 +220,6 @@ def _one_teacher(folders: Sequence[InputFolder], corpus: Corpus) -> str:
     return next(iter(teachers))
 
 
-def _pairs(rows: pa.Table, direction: str, corpus: Corpus, where: str) -> list[_Pairs]:
-    queries, items = (corpus.images, corpus.captions) if direction == "i2t" else (corpus.captions, corpus.images)
-    query_rows = _rows(rows["query_id"].combine_chunks(), queries, where)
-    found = []
-    for ids, scores, flags in (
-        ("candidate_ids", "teacher_scores", "false_negative"),
-        ("positive_ids", "positive_scores", None),
-    ):
-        lists = rows[ids].combine_chunks()
-        query = np.repeat(query_rows, pc.list_value_length(lists).to_numpy())
-        item = _rows(lists.flatten(), items, where)
-        score = rows[scores].combine_chunks().flatten().to_numpy()
-        flagged = rows[flags].combine_chunks().flatten().to_numpy(zero_copy_only=False) if flags else np.zeros(len(score), bool)
-        image, caption = (query, item) if direction == "i2t" else (item, query)
-        found.append(_Pairs(image, caption, score, flagged.astype(np.bool_)))
-    return found
-
-
-def _rows(ids: Any, items: Items, where: str) -> Rows:
-    rows = pc.index_in(ids, value_set=pa.array(items.ids, pa.string()))
-    if rows.null_count:
-        first = ids[pc.index(pc.is_null(rows), True).as_py()].as_py()
-        raise StoreError(f"{where}: {first!r} is not in the corpus", expected="ids of this corpus", do="run score-teacher again")
-    found: Rows = rows.to_numpy().astype(np.int64)
-    return found
-
-
-def _lower_cutoffs(cutoffs: npt.NDArray[np.float32], rows: pa.Table, queries: Items) -> None:
-    values = pc.fill_null(rows["valid_cutoff"], float(_NEVER_VALID)).to_numpy()
-    np.minimum.at(cutoffs, _rows(rows["query_id"].combine_chunks(), queries, "rankings"), values)
-
-
 def _asker_matters(folders: Sequence[InputFolder]) -> bool:
     """Whether the teacher's scores depend on who asks; the folders are of one teacher, so they agree."""
     return folders[0].manifest.settings.get("roles") == "each"
-
-
-def _merge(found: list[_Pairs], images: Rows, captions: Rows) -> PairTable:
-    """All pairs on canonical rows, each once, in code order; the lower score and any flag count."""
-    nothing = np.empty(0, dtype=np.int64)
-    image = images[np.concatenate([nothing, *(pairs.images for pairs in found)])]
-    caption = captions[np.concatenate([nothing, *(pairs.captions for pairs in found)])]
-    scores = np.concatenate([nothing, *(pairs.scores for pairs in found)]).astype(np.float32)
-    flagged = np.concatenate([nothing, *(pairs.flagged for pairs in found)]).astype(np.bool_)
-    codes = image * len(captions) + caption
-    order = np.lexsort((~flagged, scores, codes))
-    codes, scores, flagged = codes[order], scores[order], flagged[order]
-    first = np.ones(len(codes), dtype=np.bool_)
-    first[1:] = codes[1:] != codes[:-1]
-    any_flag = np.logical_or.reduceat(flagged, np.flatnonzero(first)) if len(codes) else flagged
-    return PairTable(codes[first], scores[first], any_flag)

@@ -1,20 +1,28 @@
 """Stage `distill`: from a corpus, and rankings where the objective wants them, to a student folder."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from cprd_pipeline.corpus.images import ImageReader
 from cprd_pipeline.corpus.reader import Corpus
+from cprd_pipeline.distillation.batches import Contents, PositivePairs
 from cprd_pipeline.distillation.card import model_card
 from cprd_pipeline.distillation.checkpoints import Checkpoints
 from cprd_pipeline.distillation.collapse import TeacherTargets, targets_of_training
 from cprd_pipeline.distillation.evaluation import Evaluator
 from cprd_pipeline.distillation.knowledge import TeacherKnowledge, open_rankings
-from cprd_pipeline.distillation.objective import Objective
+from cprd_pipeline.distillation.learner import Learner
+from cprd_pipeline.distillation.listing import Listing
+from cprd_pipeline.distillation.loop_settings import TwoTowers
+from cprd_pipeline.distillation.meeting import CandidateDraw, Meetings
 from cprd_pipeline.distillation.pixels import PixelSource
-from cprd_pipeline.distillation.settings import DistillSettings, TwoTowers
+from cprd_pipeline.distillation.processes import Processes, device_of_process, join_processes
+from cprd_pipeline.distillation.sampling import Sampler, build_sampler
+from cprd_pipeline.distillation.settings import DistillSettings
+from cprd_pipeline.distillation.trained import merge_adapters
 from cprd_pipeline.distillation.trainer import Trainer
 from cprd_pipeline.distillation.watched import evaluation_of_saved, save_series_of, warn_of_collapse, watched_results, watched_rows
 from cprd_pipeline.errors import StoreError
@@ -27,37 +35,78 @@ from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
 TRAINING_LOG = "training_log.jsonl"
 
 
+@dataclass(frozen=True)
+class _Data:
+    """What a run learns from.
+
+    Args:
+        corpus: Captions, pictures, ids.
+        knowledge: The rankings' content; None for the contrastive loss alone.
+        positives: Annotated pairs of contents.
+        sampler: Draws the pairs of a step.
+        meetings: What a step encodes.
+        targets: The teacher's targets as the first batches see them.
+    """
+
+    corpus: Corpus
+    knowledge: TeacherKnowledge | None
+    positives: PositivePairs
+    sampler: Sampler
+    meetings: Meetings
+    targets: TeacherTargets | None
+
+
 def run(settings: DistillSettings) -> StageReport:
-    """Train one student, or go on with one whose training was interrupted."""
+    """Train one student, or go on with one whose training was interrupted; one of several processes when torchrun started it."""
+    with join_processes(settings.batch_size) as processes:
+        return _run(settings, processes)
+
+
+def _run(settings: DistillSettings, processes: Processes) -> StageReport:
     corpus = Corpus(settings.corpus)
-    split = corpus.split(settings.split)
     evaluator = None
     if settings.eval_steps is not None:
         evaluator = Evaluator(corpus, corpus.split(settings.eval_split), settings.batch_size)
     rankings = open_rankings(settings.rankings)
-    inputs = _inputs(settings, corpus, rankings)
-    writer = OutputWriter(settings.output, "student", settings.shaping(), inputs)
-    if writer.is_current() and (earlier := earlier_report(settings.report)):
+    writer = OutputWriter(settings.output, "student", settings.shaping(), _inputs(settings, corpus, rankings))
+    current = writer.is_current()
+    processes.wait()  # Nobody looks for what the leading process is already writing.
+    if current and (earlier := earlier_report(settings.report)):
         return earlier
     watch = Stopwatch()
     with watch.measure("loading"):
-        knowledge = TeacherKnowledge.load(rankings, corpus) if rankings else None
-        _check_valid_items(settings, knowledge)
-        targets = targets_of_training(settings, corpus, split, knowledge)
-        warn_of_collapse(targets)
+        data = _data(settings, corpus, rankings)
         student = _begin(settings)
     with watch.measure("training"):
         lent = _lend_bias(settings, student)
-        checkpoints = Checkpoints(writer.state / "checkpoints")
-        trainer = Trainer(settings, student, corpus, split, Objective(settings, knowledge), checkpoints, evaluator)
+        learner = Learner(settings, student, corpus, data.knowledge, data.positives, processes, writer.state / "bank")
+        trainer = Trainer(settings, learner, data.meetings, Checkpoints(writer.state / "checkpoints"), processes, evaluator)
         _train(settings, trainer, corpus)
         if lent:
             # Saved, it would be a weight that the model's class does not know.
             del student.model.logit_bias
-    with watch.measure("saving"):
-        _save(settings, writer, trainer, knowledge)
-    save_series_of(settings, trainer)
-    return _report(settings, trainer, knowledge, targets, watch).save(settings.report)
+    if processes.leads:
+        with watch.measure("saving"):
+            _save(settings, writer, trainer, data.knowledge)
+        save_series_of(settings, trainer)
+    report = _report(settings, trainer, data, watch, processes)
+    return report.save(settings.report) if processes.leads else report
+
+
+def _data(settings: DistillSettings, corpus: Corpus, rankings: list[InputFolder]) -> _Data:
+    split = corpus.split(settings.split)
+    knowledge = TeacherKnowledge.load(rankings, corpus) if rankings else None
+    _check_valid_items(settings, knowledge)
+    contents = Contents(corpus.images.first_with_digest, corpus.captions.first_with_digest)
+    positives = PositivePairs(split, len(corpus.captions), contents)
+    sampler = build_sampler(settings, corpus, split, knowledge)
+    draw = None
+    if settings.items == "encode" and knowledge is not None:
+        draw = CandidateDraw(settings.encode, knowledge, positives, settings.seed)
+    meetings = Meetings(sampler, draw)
+    targets = targets_of_training(settings, meetings, Listing(settings, knowledge, positives)) if knowledge else None
+    warn_of_collapse(targets)
+    return _Data(corpus, knowledge, positives, sampler, meetings, targets)
 
 
 def _inputs(settings: DistillSettings, corpus: Corpus, rankings: list[InputFolder]) -> dict[str, str]:
@@ -71,7 +120,7 @@ def _inputs(settings: DistillSettings, corpus: Corpus, rankings: list[InputFolde
 
 
 def _begin(settings: DistillSettings) -> DualEncoder:
-    device = choose_device(settings.device)
+    device = choose_device(device_of_process(settings.device))
     dtype = choose_dtype(settings.precision, device)
     weights = torch.float64 if dtype == torch.float64 else torch.float32
     begin = settings.student
@@ -100,6 +149,7 @@ def _train(settings: DistillSettings, trainer: Trainer, corpus: Corpus) -> None:
         pixels = PixelSource(reader, trainer.student.pixels, settings.pixel_cache_gb)
         pixels.prepare(corpus, trainer.image_rows)
         trainer.student.model = trainer.run(pixels)
+        merge_adapters(trainer.student.model)
 
 
 def _lend_bias(settings: DistillSettings, student: DualEncoder) -> bool:
@@ -125,13 +175,8 @@ def _save(settings: DistillSettings, writer: OutputWriter, trainer: Trainer, kno
     writer.finish()
 
 
-def _report(
-    settings: DistillSettings,
-    trainer: Trainer,
-    knowledge: TeacherKnowledge | None,
-    targets: TeacherTargets | None,
-    watch: Stopwatch,
-) -> StageReport:
+def _report(settings: DistillSettings, trainer: Trainer, data: _Data, watch: Stopwatch, processes: Processes) -> StageReport:
+    knowledge, targets = data.knowledge, data.targets
     student, last, done = trainer.student, trainer.log[-1], int(trainer.log[-1]["step"])
     parameters = sum(parameter.numel() for parameter in student.model.parameters())
     results: dict[str, Any] = {
@@ -142,13 +187,15 @@ def _report(
         "teacher": knowledge.teacher if knowledge else None,
         "device": str(student.device),
         "dtype": str(student.dtype).removeprefix("torch."),
+        "processes": processes.size,
+        "batches": data.sampler.facts,
         "last": last,
         **watched_results(trainer, targets),
     }
     table = [
         ("student", f"{settings.output} ({parameters:,} parameters)"),
         ("objective", settings.objective),
-        ("computed on", f"{results['device']}, {results['dtype']}"),
+        ("computed on", f"{results['device']}, {results['dtype']}" + (f", {processes.size} processes" * (processes.size > 1))),
         ("pairs known from the teacher", f"{results['known_pairs']:,}"),
         ("steps", f"{done:,} of {settings.batch_size} pairs in {watch.seconds['training']:.0f} s"),
         ("last loss", f"{last['loss']:.3f} (itc {last['contrastive']:.3f}, distill {last['distillation']:.3f})"),

@@ -5,121 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cprd_pipeline.distillation.loop_settings import Augmentation, Bank, Encode, Lora, Neighbours, TwoTowers, Unpaired
+from cprd_pipeline.distillation.objective_settings import (
+    CprdSettings,
+    KlSettings,
+    ListMleSettings,
+    ListNetSettings,
+    MarginMseSettings,
+    RankNetSettings,
+)
 from cprd_pipeline.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings, Share
-
-
-class TwoTowers(Settings):
-    """A student put together from a vision tower and a text tower.
-
-    Args:
-        vision: Folder or hub name of a vision model.
-        text: Folder or hub name of a text model.
-        projection_dim: Width of the shared space.
-    """
-
-    vision: str
-    text: str
-    projection_dim: PositiveInt = 512
-
-
-class ListSettings(Settings):
-    """What every objective over the teacher's lists has.
-
-    Args:
-        student_temperature: Divides the student's similarities; null shares the contrastive loss's learned temperature.
-        positive_in_list: One positive of the query takes its place in the list.
-    """
-
-    student_temperature: PositiveFloat | None = None
-    positive_in_list: bool = True
-
-
-class CprdSettings(ListSettings):
-    """The CPRD objective; DESIGN of each choice in the README.
-
-    Args:
-        weights: `soft`: the teacher's softmax over the list; `hard`: 1 / list length; `normalised`: 1 / valid items.
-        valid: `listed`: every listed item carries knowledge; `rankings`: those that reach the ranking's valid_cutoff.
-        teacher_temperature: Of the softmax of `soft`.
-        easy_negatives: `in_batch`: the rest of the batch joins every denominator; `none`.
-    """
-
-    weights: Literal["soft", "hard", "normalised"] = "soft"
-    valid: Literal["listed", "rankings"] = "listed"
-    teacher_temperature: PositiveFloat = 4.0
-    easy_negatives: Literal["in_batch", "none"] = "in_batch"
-
-
-class KlSettings(ListSettings):
-    """The KL objective.
-
-    Args:
-        teacher_temperature: Divides the teacher scores.
-        standardise: Scores and similarities of a query get mean 0 and deviation 1 before their temperatures divide them;
-            a student_temperature of null is then the teacher's.
-        easy_negatives: `in_batch`: the rest of the batch counts with teacher probability 0; `none`.
-    """
-
-    teacher_temperature: PositiveFloat = 4.0
-    standardise: bool = False
-    easy_negatives: Literal["in_batch", "none"] = "in_batch"
-
-
-class MarginMseSettings(Settings):
-    """The MarginMSE objective: all candidates of a list against the query's positive, which is always in it.
-
-    Args:
-        teacher_temperature: Divides the teacher scores.
-        student_temperature: Divides the student's similarities; null shares the contrastive loss's learned temperature.
-        standardise: As in `KlSettings`.
-    """
-
-    teacher_temperature: PositiveFloat = 1.0
-    student_temperature: PositiveFloat | None = None
-    standardise: bool = False
-
-
-class ListNetSettings(ListSettings):
-    """The ListNet objective with top-1 probabilities.
-
-    Args:
-        teacher_temperature: Divides the teacher scores.
-    """
-
-    teacher_temperature: PositiveFloat = 1.0
-
-
-class ListMleSettings(ListSettings):
-    """The ListMLE objective over the whole list."""
-
-
-class RankNetSettings(ListSettings):
-    """The RankNet objective.
-
-    Args:
-        weights: Of the pairs of a list: `equal`, or the `difference` of their teacher scores.
-    """
-
-    weights: Literal["equal", "difference"] = "equal"
-
-
-class Augmentation(Settings):
-    """Changes of pictures and captions while training; 0 switches one off.
-
-    Args:
-        shift_pixels: Largest shift in each direction, the border repeated.
-        noise: Standard deviation of pixel noise, of 255.
-        channel_gain: Largest relative change of a colour channel.
-        brightness: Largest change of all channels, as a share of half the pixel range.
-        word_dropout: Share of words left out of a caption; one always stays.
-    """
-
-    shift_pixels: NonNegativeInt = 0
-    noise: NonNegativeFloat = 0.0
-    channel_gain: Share = 0.0
-    brightness: Share = 0.0
-    word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
 
 Metric = Literal["rsum", "i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"]
 """What evaluation during training may be judged by; higher is better."""
@@ -138,6 +33,7 @@ class DistillSettings(Settings):
     objective: Literal["itc", "cprd", "kl", "margin_mse", "listnet", "listmle", "ranknet"] = "cprd"
     contrastive: Literal["itc", "sigmoid"] = "itc"
     sigmoid_bias: float = Field(default=-10.0, allow_inf_nan=False)
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     contrastive_weight: NonNegativeFloat = 1.0
     distillation_weight: NonNegativeFloat = 4.0
     distillation_from_step: NonNegativeInt = 50
@@ -148,6 +44,13 @@ class DistillSettings(Settings):
     listnet: ListNetSettings = ListNetSettings()
     listmle: ListMleSettings = ListMleSettings()
     ranknet: RankNetSettings = RankNetSettings()
+
+    items: Literal["in_batch", "encode", "bank"] = "in_batch"
+    encode: Encode = Encode()
+    bank: Bank = Bank()
+    captions_per_image: PositiveInt | Literal["all"] = 1
+    neighbours: Neighbours = Neighbours()
+    unpaired: Unpaired = Unpaired()
 
     seed: NonNegativeInt = 0
     batch_size: Annotated[int, Field(ge=2)] = 64
@@ -162,17 +65,24 @@ class DistillSettings(Settings):
     largest_scale: PositiveFloat = 100.0
     augmentation: Augmentation = Augmentation()
 
+    micro_batch: PositiveInt | None = None
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    freeze: tuple[Literal["vision", "text"], ...] = ()
+    lora: Lora | None = None
+
     eval_steps: PositiveInt | None = None
     eval_split: str = "val"
     eval_metric: Metric = "rsum"
     keep: Literal["last", "best"] = "last"
     patience: PositiveInt | None = None
     cosine_steps: PositiveInt | None = None
+    tensorboard: Path | None = None
 
     checkpoint_steps: PositiveInt = 200
     log_steps: PositiveInt = 50
     device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     workers: NonNegativeInt = 0
     pixel_cache_gb: NonNegativeFloat = 2.0
 
@@ -184,6 +94,28 @@ class DistillSettings(Settings):
             raise ValueError("objective itc has no teacher whose order shuffle_teacher could destroy; choose another objective")
         if self.objective != "itc" and not self.rankings:
             raise ValueError(f"objective {self.objective} needs rankings; name at least one folder")
+        return self
+
+    @model_validator(mode="after")
+    def _smoothing_has_its_labels(self) -> "DistillSettings":
+        if self.contrastive == "sigmoid" and self.label_smoothing:
+            raise ValueError("label_smoothing spreads the target of contrastive itc; the sigmoid loss has none, set it to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _items_have_their_rankings(self) -> "DistillSettings":
+        wanted = {
+            f"items {self.items}": self.items != "in_batch",
+            "neighbours.known_share": self.neighbours.known_share > 0,
+            "unpaired.share": self.unpaired.share > 0,
+        }
+        for name in (name for name, is_wanted in wanted.items() if is_wanted and self.objective == "itc"):
+            raise ValueError(f"{name} needs the teacher's scores, and objective itc has none; choose another objective")
+        easy = {"cprd": self.cprd.easy_negatives, "kl": self.kl.easy_negatives}.get(self.objective)
+        if easy == "bank" and self.items != "bank":
+            raise ValueError(f"{self.objective}.easy_negatives bank needs a bank; set items to bank")
+        if self.items == "bank" and self.bank.features == "momentum" and not self.ema:
+            raise ValueError("bank.features momentum needs a moving average of the weights; set ema")
         return self
 
     @model_validator(mode="after")
@@ -199,11 +131,14 @@ class DistillSettings(Settings):
     def shaping(self) -> dict[str, object]:
         """The settings that shape the student's bytes: no paths, no device, no speed."""
         where = {"corpus", "rankings", "output", "report", "student", "device", "workers", "pixel_cache_gb", "checkpoint_steps"}
+        where |= {"tensorboard"}
         unused = {"cprd", "kl", "margin_mse", "listnet", "listmle", "ranknet"} - {self.objective}
+        unused |= {"encode", "bank"} - {self.items}
         if self.objective == "itc":
             unused |= {"distillation_weight", "distillation_from_step", "shuffle_teacher"}
-        if self.contrastive == "itc":
-            unused |= {"sigmoid_bias"}
+        unused |= {"sigmoid_bias"} if self.contrastive == "itc" else {"label_smoothing"}
+        unused |= set() if self.neighbours.known_share else {"neighbours"}
+        unused |= set() if self.unpaired.share else {"unpaired"}
         # What only watches shapes the training log, and only where it is switched on.
         unused |= {name for name in ("eval_steps", "patience", "cosine_steps") if getattr(self, name) is None}
         if self.eval_steps is None:

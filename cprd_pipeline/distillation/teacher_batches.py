@@ -34,4 +34,4 @@ class LengthBatches:
         captions = np.concatenate([rows.captions for rows in drawn])
         groups = np.split(np.argsort(self._lengths[captions], kind="stable"), self._window)
         order = np.random.default_rng([self._sampler.seed, _WINDOW_ORDER, window]).permutation(self._window)
-        return [BatchRows(images[groups[place]], captions[groups[place]]) for place in order]
+        return [BatchRows.of_pairs(images[groups[place]], captions[groups[place]]) for place in order]

@@ -1,9 +1,11 @@
-"""The model card of a teacher that the pipeline trained."""
+"""The model cards of teachers that the pipeline trained; the same for the same run, so without times or paths."""
 
 import json
 from collections.abc import Mapping
 
-_TEXT = """---
+from cprd_pipeline.distillation.teacher_settings import TrainTeacherSettings
+
+_SCENES = """---
 library_name: transformers
 tags: [image-text-matching, cross-encoder]
 ---
@@ -25,12 +27,68 @@ After `import cprd_pipeline.models.scene_teacher`, `transformers.AutoModel.from_
 ```
 """
 
+_BLIP = """---
+library_name: transformers
+tags: [image-text-matching, image-text-retrieval, cross-encoder, blip]
+---
 
-def teacher_card(settings: Mapping[str, object], corpus: str) -> str:
-    """Markdown of the card; the same for the same run, so without times or paths.
+# BLIP fine-tuned by cprd-pipeline
+
+Fine-tuned by the image-text contrastive loss and by the matching loss on hard negatives that the contrastive head found in the
+batch (ALBEF, arXiv:2107.07651; BLIP, arXiv:2201.12086).
+
+- corpus digest: `{corpus}`
+- begun from: `{identity}`
+- temperature of the contrastive loss: begun at 0.07, learned, {temperature:.4f} at the end; the model's class has no weight for it
+- token 0 of what the matching head reads: {first_token}
+
+`transformers.BlipForImageTextRetrieval.from_pretrained` loads this folder. To score with it as it was trained, in
+`stages/score_teacher.yaml`:
+
+```yaml
+teacher:
+  model: <this folder>
+  first_token: {token}{max_text_tokens}
+```
+
+## Settings
+
+```json
+{settings}
+```
+"""
+
+
+def scene_card(settings: Mapping[str, object], corpus: str) -> str:
+    """Markdown of a scene teacher's card.
 
     Args:
         settings: The settings that shape the teacher.
         corpus: Digest of the corpus it was trained on.
     """
-    return _TEXT.format(corpus=corpus, settings=json.dumps(settings, indent=2, sort_keys=True))
+    return _SCENES.format(corpus=corpus, settings=_json(settings))
+
+
+def blip_card(settings: TrainTeacherSettings, corpus: str, identity: str, temperature: float) -> str:
+    """Markdown of a BLIP's card.
+
+    Args:
+        settings: The stage's settings.
+        corpus: Digest of the corpus it was trained on.
+        identity: Fingerprint of the model that the training began with.
+        temperature: Of the contrastive loss, at the end.
+    """
+    token, limit = settings.blip.first_token, settings.blip.max_text_tokens
+    return _BLIP.format(
+        corpus=corpus,
+        identity=identity,
+        temperature=temperature,
+        first_token={"cls": "[CLS], as in transformers", "enc": "[ENC], as published"}[token],
+        token=token,
+        max_text_tokens=f"\n  max_text_tokens: {limit}" if limit else "",
+        settings=_json(settings.shaping()),
+    )
+
+
+def _json(settings: Mapping[str, object]) -> str:
+    return json.dumps(settings, indent=2, sort_keys=True)

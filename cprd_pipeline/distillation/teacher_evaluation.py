@@ -1,14 +1,16 @@
-"""How good a scene teacher is on pairs it never saw: alone, and as a reranker of its own dual branch.
+"""How good a trained teacher is on pairs it never saw: alone, and as a reranker of its own dual branch.
 
 Shape suffixes: I images, C captions, Q queries and N items (either), E width of the dual branch's vectors, P pairs.
 """
 
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
 
 from cprd_pipeline.corpus.images import ImageReader
 from cprd_pipeline.corpus.reader import Corpus, Split
@@ -16,10 +18,13 @@ from cprd_pipeline.metrics.positives import Positives
 from cprd_pipeline.metrics.reranking import ScoredLists, rerank, reranked_ranks
 from cprd_pipeline.metrics.retrieval import best_positive_ranks, rsum, summarise_ranks
 from cprd_pipeline.metrics.similarities import pair_similarities, similarity_blocks
-from cprd_pipeline.models.scene_teacher import EncodedCaption, SceneTeacher
+from cprd_pipeline.models.cross_encoder import CrossEncoder
 from cprd_pipeline.progress import progress_bar
 
-_BATCH = 256
+_CAPTIONS = 256  # encoded or scored together
+_IMAGES = 16  # encoded together: BLIP keeps 42 MB of each at 384 pixels
+
+T = TypeVar("T")
 
 
 class TeacherQuality(NamedTuple):
@@ -36,13 +41,15 @@ class TeacherQuality(NamedTuple):
     matching_accuracy: float
 
 
-class _Items(NamedTuple):
-    """A split as the teacher's towers leave it."""
+@runtime_checkable
+class DualBranch(Protocol):
+    """The cheaper half of a teacher: one vector an image, one a caption, whose products say what is alike."""
 
-    images: list[torch.Tensor]
-    captions: list[EncodedCaption]
-    image_vectors: Float32[np.ndarray, "I E"]
-    caption_vectors: Float32[np.ndarray, "C E"]
+    def embed_images(self, images: Sequence[Any]) -> Float[Tensor, "I E"]:
+        """Vectors of what the teacher's `preprocess` made of some pictures, of length one."""
+
+    def embed_texts(self, captions: Sequence[str]) -> Float[Tensor, "C E"]:
+        """Vectors of captions, of length one."""
 
 
 class _Scores(NamedTuple):
@@ -59,13 +66,14 @@ class _Scores(NamedTuple):
 
 
 def evaluate_teacher(
-    teacher: SceneTeacher, reader: ImageReader, corpus: Corpus, split: Split, depth: int, seed: int
+    teacher: CrossEncoder, dual: DualBranch, reader: ImageReader, corpus: Corpus, split: Split, depth: int, seed: int
 ) -> TeacherQuality:
     """Rank a split with the dual branch, rerank the first `depth` of each list with the cross-encoder.
 
     Args:
-        teacher: The trained teacher.
-        reader: Of the corpus' images.
+        teacher: The trained teacher; its score is above 0 for pairs that it takes to belong together.
+        dual: Its dual branch.
+        reader: Of the corpus' images, with the teacher's `preprocess`.
         corpus: The corpus.
         split: Held-out images and captions; those without a positive in the split take no part.
         depth: Length of the reordered head.
@@ -74,34 +82,31 @@ def evaluate_teacher(
     image_rows, images = np.unique(split.positives[:, 0], return_inverse=True)
     caption_rows, captions = np.unique(split.positives[:, 1], return_inverse=True)
     annotated_P2 = np.stack([images, captions], axis=1).astype(np.int64)
-    items = _encode(teacher, reader, image_rows, [corpus.texts[row] for row in caption_rows])
-    random_P2 = _random_pairs(annotated_P2, len(caption_rows), seed)
-    i2t_P2 = _heads(items.image_vectors, items.caption_vectors, depth)
-    t2i_P2 = _heads(items.caption_vectors, items.image_vectors, depth)
-    scores = _score(teacher, items, np.concatenate([annotated_P2, random_P2, i2t_P2, t2i_P2[:, ::-1]]))
+    texts = [corpus.texts[row] for row in caption_rows]
+    random_P2 = _random_pairs(annotated_P2, len(texts), seed)
+    images_IE = _vectors(dual.embed_images(batch) for batch in _batched(reader.prepared(image_rows), _IMAGES))
+    captions_CE = _vectors(dual.embed_texts(batch) for batch in _batched(texts, _CAPTIONS))
+    i2t_P2, t2i_P2 = _heads(images_IE, captions_CE, depth), _heads(captions_CE, images_IE, depth)
+    pairs_P2 = np.concatenate([annotated_P2, random_P2, i2t_P2, t2i_P2[:, ::-1]])
+    scores = _score(teacher, reader, image_rows, texts, pairs_P2)
     directions = (
-        _ranks(items.image_vectors, items.caption_vectors, annotated_P2, i2t_P2, scores.of(i2t_P2), depth),
-        _ranks(items.caption_vectors, items.image_vectors, annotated_P2[:, ::-1], t2i_P2, scores.of(t2i_P2[:, ::-1]), depth),
+        _ranks(images_IE, captions_CE, annotated_P2, i2t_P2, scores.of(i2t_P2), depth),
+        _ranks(captions_CE, images_IE, annotated_P2[:, ::-1], t2i_P2, scores.of(t2i_P2[:, ::-1]), depth),
     )
     accuracy = (np.mean(scores.of(annotated_P2) > 0) + np.mean(scores.of(random_P2) < 0)) / 2
-    dual, reranked = (rsum(*map(summarise_ranks, ranks)) for ranks in zip(*directions, strict=True))
-    return TeacherQuality(dual, reranked, 100.0 * float(accuracy))
+    by_dual, reranked = (rsum(*map(summarise_ranks, ranks)) for ranks in zip(*directions, strict=True))
+    return TeacherQuality(by_dual, reranked, 100.0 * float(accuracy))
 
 
-@torch.inference_mode()
-def _encode(teacher: SceneTeacher, reader: ImageReader, image_rows: Int64[np.ndarray, " I"], texts: list[str]) -> _Items:
-    pictures = [picture for _, picture in reader.stream(image_rows)]
-    images = [
-        state for start in range(0, len(pictures), _BATCH) for state in teacher.encode_images(pictures[start : start + _BATCH])
-    ]
-    captions = [text for start in range(0, len(texts), _BATCH) for text in teacher.encode_texts(texts[start : start + _BATCH])]
-    first_words = torch.stack([caption.states[:1] for caption in captions])
-    return _Items(
-        images,
-        captions,
-        teacher.model.embed_images(torch.stack(images)).float().cpu().numpy(),
-        teacher.model.embed_texts(first_words).float().cpu().numpy(),
-    )
+def _vectors(batches: Iterable[Float[Tensor, "B E"]]) -> Float32[np.ndarray, "N E"]:
+    return torch.cat([batch.float().cpu() for batch in batches]).numpy()
+
+
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Some at a time, in their order."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch
 
 
 def _heads(queries_QE: Float32[np.ndarray, "Q E"], items_NE: Float32[np.ndarray, "N E"], depth: int) -> Int64[np.ndarray, "P 2"]:
@@ -118,20 +123,29 @@ def _random_pairs(annotated_P2: Int64[np.ndarray, "P 2"], captions: int, seed: i
     return np.asarray(drawn[~positives.contain(drawn[:, 0], drawn[:, 1])])
 
 
-def _score(teacher: SceneTeacher, items: _Items, pairs_P2: Int64[np.ndarray, "P 2"]) -> _Scores:
-    """Score each distinct pair once, one image at a time."""
-    count = len(items.captions)
-    codes = np.unique(pairs_P2[:, 0] * count + pairs_P2[:, 1])
+def _score(
+    teacher: CrossEncoder,
+    reader: ImageReader,
+    image_rows: Int64[np.ndarray, " I"],
+    texts: Sequence[str],
+    pairs_P2: Int64[np.ndarray, "P 2"],
+) -> _Scores:
+    """Score each distinct pair once; images are encoded again, since what a teacher keeps of one may be tens of megabytes."""
+    captions = [text for batch in _batched(texts, _CAPTIONS) for text in teacher.encode_texts(batch)]
+    codes = np.unique(pairs_P2[:, 0] * len(texts) + pairs_P2[:, 1])
     values = np.empty(len(codes), dtype=np.float32)
-    starts = np.searchsorted(codes, np.arange(len(items.images) + 1) * count)
+    starts = np.searchsorted(codes, np.arange(len(image_rows) + 1) * len(texts))
+    spans = pairwise(starts.tolist())
     with progress_bar("evaluating", len(codes), "pairs") as bar:
-        for image, (start, end) in enumerate(pairwise(starts)):
-            for first in range(start, end, _BATCH):
-                chosen = codes[first : min(end, first + _BATCH)]
-                texts = [items.captions[code % count] for code in chosen]
-                values[first : first + len(chosen)] = teacher.score(items.images[image], texts).numpy()
-            bar.advance(int(end - start))
-    return _Scores(codes, values, count)
+        for prepared in _batched(reader.prepared(image_rows), _IMAGES):
+            for image in teacher.encode_images(prepared):
+                start, end = next(spans)
+                for first in range(start, end, _CAPTIONS):
+                    chosen = codes[first : min(end, first + _CAPTIONS)]
+                    scores = teacher.score(image, [captions[code % len(texts)] for code in chosen])
+                    values[first : first + len(chosen)] = scores.numpy()
+                bar.advance(end - start)
+    return _Scores(codes, values, len(texts))
 
 
 def _ranks(

@@ -3,12 +3,11 @@
 Shape suffixes: Q queries, N items encoded with the batch.
 """
 
-from typing import assert_never
+from typing import Literal, NamedTuple, assert_never
 
 from jaxtyping import Float
 from torch import Tensor
 
-from cprd_pipeline.distillation.knowledge import ListRules
 from cprd_pipeline.distillation.losses.cprd import cprd_loss
 from cprd_pipeline.distillation.losses.kl import kl_loss
 from cprd_pipeline.distillation.losses.listmle import listmle_loss
@@ -17,16 +16,26 @@ from cprd_pipeline.distillation.losses.lists import TeacherLists
 from cprd_pipeline.distillation.losses.margin_mse import margin_mse_loss
 from cprd_pipeline.distillation.losses.ranknet import ranknet_loss
 from cprd_pipeline.distillation.losses.standardise import standardise_both
-from cprd_pipeline.distillation.settings import DistillSettings, KlSettings, MarginMseSettings
+from cprd_pipeline.distillation.objective_settings import KlSettings, MarginMseSettings, SoftmaxSettings
+from cprd_pipeline.distillation.settings import DistillSettings
+
+
+class ListRules(NamedTuple):
+    """Which pairs enter the list of a query, and how; see `CprdSettings`."""
+
+    valid: Literal["listed", "rankings"]
+    positive_in_list: bool
+    easy_negatives: Literal["in_batch", "bank", "none"]
+    unscored_as: float | None = None
 
 
 def list_rules(settings: DistillSettings) -> ListRules:
     """What enters the lists of the chosen objective; the contrastive loss alone has none."""
     match settings.objective:
         case "cprd":
-            return ListRules(settings.cprd.valid, settings.cprd.positive_in_list, settings.cprd.easy_negatives)
+            return _soft_rules(settings.cprd.valid, settings.cprd)
         case "kl":
-            return ListRules("listed", settings.kl.positive_in_list, settings.kl.easy_negatives)
+            return _soft_rules("listed", settings.kl)
         case "margin_mse":
             return ListRules("listed", True, "none")
         case "listnet":
@@ -38,6 +47,10 @@ def list_rules(settings: DistillSettings) -> ListRules:
         case "itc":
             raise AssertionError("itc has no lists")
     assert_never(settings.objective)
+
+
+def _soft_rules(valid: Literal["listed", "rankings"], chosen: SoftmaxSettings) -> ListRules:
+    return ListRules(valid, chosen.positive_in_list, chosen.easy_negatives, chosen.unscored_as)
 
 
 def teacher_loss(

@@ -1,11 +1,30 @@
 """Settings of the stage `train-teacher`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cprd_pipeline.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings, Share
+
+SCENES = "scenes"
+"""Name of the demo world's teacher, made anew from the seed."""
+
+
+class BlipTraining(Settings):
+    """What only a BLIP asks for.
+
+    Args:
+        first_token: Token 0 of what the matching head reads: `cls` as in transformers, `enc` as published.
+        max_text_tokens: Longest caption in tokens; null for the model's own limit.
+        precision: Of the towers, by autocast; `auto` is bfloat16 on a GPU that has it. Weights and heads stay float32.
+        gradient_checkpointing: Layers are computed again for the gradients, for less memory and the same result.
+    """
+
+    first_token: Literal["cls", "enc"] = "cls"
+    max_text_tokens: PositiveInt | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    gradient_checkpointing: bool = False
 
 
 class TrainTeacherSettings(Settings):
@@ -14,6 +33,7 @@ class TrainTeacherSettings(Settings):
     corpus: Path = Path("data/teacher_corpus")
     split: str = "train"
     validation_split: str | None = "val"
+    teacher: str = SCENES
     output: Path = Path("data/teacher")
     report: Path = Path("data/reports/train_teacher.json")
 
@@ -33,6 +53,7 @@ class TrainTeacherSettings(Settings):
     token_weight: NonNegativeFloat = 1.0
     matching_weight: NonNegativeFloat = 1.0
     listwise_weight: NonNegativeFloat = 1.0
+    blip: BlipTraining = BlipTraining()
 
     rerank_depth: PositiveInt = 16
     checkpoint_steps: PositiveInt = 200
@@ -41,8 +62,19 @@ class TrainTeacherSettings(Settings):
     workers: NonNegativeInt = 0
     pixel_cache_gb: NonNegativeFloat = 2.0
 
+    @model_validator(mode="after")
+    def _the_beginning_stays(self) -> "TrainTeacherSettings":
+        # DVC deletes an output before its stage runs.
+        if Path(self.teacher).resolve() == self.output.resolve():
+            raise ValueError(f"teacher and output are both {self.output}, which would be overwritten; name another output")
+        return self
+
     def shaping(self) -> dict[str, object]:
         """The settings that shape the teacher's bytes: no paths, no device, no speed, nothing that only measures."""
-        where = {"corpus", "output", "report", "device", "workers", "pixel_cache_gb", "checkpoint_steps"}
+        where = {"corpus", "teacher", "output", "report", "device", "workers", "pixel_cache_gb", "checkpoint_steps"}
         measures = {"validation_split", "rerank_depth"}
-        return {key: value for key, value in self.as_json().items() if key not in where | measures}
+        unused = {"blip"} if self.teacher == SCENES else {"token_weight", "listwise_weight"}
+        values = {key: value for key, value in self.as_json().items() if key not in where | measures | unused}
+        if "blip" in values:
+            del values["blip"]["gradient_checkpointing"]
+        return values

@@ -1,18 +1,25 @@
-"""Stage `train-teacher`: from a corpus of its own to the folder of a small cross-encoder."""
+"""Stage `train-teacher`: from annotated pairs to the folder of a cross-encoder, the demo's own or a fine-tuned BLIP."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from cprd_pipeline.corpus.images import ImageReader
-from cprd_pipeline.corpus.reader import Corpus
+from cprd_pipeline.corpus.reader import Corpus, Split
+from cprd_pipeline.distillation.blip_recipe import BlipRecipe, blip_identity
 from cprd_pipeline.distillation.checkpoints import Checkpoints
 from cprd_pipeline.distillation.pixels import PixelSource
-from cprd_pipeline.distillation.teacher_card import teacher_card
-from cprd_pipeline.distillation.teacher_evaluation import TeacherQuality, evaluate_teacher
-from cprd_pipeline.distillation.teacher_settings import TrainTeacherSettings
+from cprd_pipeline.distillation.teacher_evaluation import DualBranch, TeacherQuality, evaluate_teacher
+from cprd_pipeline.distillation.teacher_recipe import Recipe
+from cprd_pipeline.distillation.teacher_scenes import SceneDual, SceneRecipe
+from cprd_pipeline.distillation.teacher_settings import SCENES, TrainTeacherSettings
 from cprd_pipeline.distillation.teacher_trainer import TeacherTrainer
+from cprd_pipeline.models.blip import BlipTeacher
+from cprd_pipeline.models.cross_encoder import CrossEncoder
 from cprd_pipeline.models.device import choose_device, choose_dtype
-from cprd_pipeline.models.scene_teacher import SceneTeacher, build_scene_teacher
+from cprd_pipeline.models.scene_teacher import SceneTeacher
 from cprd_pipeline.store.folder import InputFolder, OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
 
@@ -20,9 +27,10 @@ TRAINING_LOG = "training_log.jsonl"
 
 
 def run(settings: TrainTeacherSettings) -> StageReport:
-    """Train the demo's teacher, or go on with one whose training was interrupted, then measure the finished folder."""
+    """Train a teacher, or go on with one whose training was interrupted, then measure the finished folder."""
     corpus = Corpus(settings.corpus)
-    writer = OutputWriter(settings.output, "teacher", settings.shaping(), {"corpus": corpus.digest})
+    begun_from = {} if settings.teacher == SCENES else {"teacher": blip_identity(settings.teacher)}
+    writer = OutputWriter(settings.output, "teacher", settings.shaping(), {"corpus": corpus.digest, **begun_from})
     watch = Stopwatch()
     if not writer.is_current():
         _train(settings, corpus, writer, watch)
@@ -34,44 +42,63 @@ def run(settings: TrainTeacherSettings) -> StageReport:
 
 def _train(settings: TrainTeacherSettings, corpus: Corpus, writer: OutputWriter, watch: Stopwatch) -> None:
     split = corpus.split(settings.split)
-    device = choose_device(settings.device)
-    words = [corpus.texts[row] for row in split.captions]
-    teacher = build_scene_teacher(words, settings.seed, device, choose_dtype("float32", device))
-    trainer = TeacherTrainer(settings, teacher, corpus, split, Checkpoints(writer.state / "checkpoints"))
+    with watch.measure("loading"):
+        recipe = _recipe(settings, corpus, split, writer.inputs)
+    trainer = TeacherTrainer(settings, recipe, split, Checkpoints(writer.state / "checkpoints"))
     with ImageReader(corpus, settings.workers) as reader:
-        pixels = PixelSource(reader, teacher.pixels, settings.pixel_cache_gb)
+        pixels = PixelSource(reader, recipe.pixels, settings.pixel_cache_gb)
         with watch.measure("decoding"):
             pixels.prepare(corpus, trainer.image_rows)
         with watch.measure("training"):
             trainer.run(pixels)
-    teacher.save(writer.folder)
+    recipe.save(writer.folder)
     for path in sorted(writer.folder.iterdir()):
         writer.adopt(path.name)
     lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in trainer.log)
     writer.write_bytes(TRAINING_LOG, lines.encode())
-    writer.write_bytes("README.md", teacher_card(settings.shaping(), corpus.digest).encode())
+    writer.write_bytes("README.md", recipe.card(corpus.digest).encode())
     writer.finish()
+
+
+def _recipe(settings: TrainTeacherSettings, corpus: Corpus, split: Split, inputs: Mapping[str, str]) -> Recipe:
+    device = choose_device(settings.device)
+    if settings.teacher == SCENES:
+        return SceneRecipe(settings, corpus, split, device)
+    return BlipRecipe(settings, corpus, split, device, inputs["teacher"])
 
 
 def _evaluate(settings: TrainTeacherSettings, corpus: Corpus, watch: Stopwatch) -> TeacherQuality | None:
     if settings.validation_split is None:
         return None
-    device = choose_device(settings.device)
-    teacher = SceneTeacher.load(settings.output, device, choose_dtype("float32", device))
+    teacher, dual = _trained(settings)
     split = corpus.split(settings.validation_split)
-    with ImageReader(corpus, settings.workers) as reader, watch.measure("evaluating"):
-        return evaluate_teacher(teacher, reader, corpus, split, settings.rerank_depth, settings.seed)
+    with ImageReader(corpus, settings.workers, teacher.preprocess) as reader, watch.measure("evaluating"):
+        return evaluate_teacher(teacher, dual, reader, corpus, split, settings.rerank_depth, settings.seed)
+
+
+def _trained(settings: TrainTeacherSettings) -> tuple[CrossEncoder, DualBranch]:
+    """The finished folder as `score-teacher` reads it, in float32."""
+    device = choose_device(settings.device)
+    if settings.teacher == SCENES:
+        scenes = SceneTeacher.load(settings.output, device, torch.float32)
+        return scenes, SceneDual(scenes)
+    chosen = {"first_token": settings.blip.first_token, "max_text_tokens": settings.blip.max_text_tokens}
+    blip = BlipTeacher.load(settings.output, device, torch.float32, **chosen)
+    return blip, blip
 
 
 def _report(settings: TrainTeacherSettings, quality: TeacherQuality | None, watch: Stopwatch) -> StageReport:
     log = InputFolder(settings.output, "teacher").part_path(TRAINING_LOG).read_text(encoding="utf-8").splitlines()
     last = json.loads(log[-1])
-    results: dict[str, Any] = {"steps": settings.steps, "last": last, "device": str(choose_device(settings.device))}
+    device = choose_device(settings.device)
+    dtype = choose_dtype("float32" if settings.teacher == SCENES else settings.blip.precision, device)
+    results: dict[str, Any] = {"steps": settings.steps, "last": last, "device": str(device)}
+    parts = [name for name in ("contrastive", "tokens", "matching", "listwise") if name in last]
     table = [
         ("teacher", str(settings.output)),
-        ("computed on", f"{results['device']}, float32"),
+        ("computed on", f"{device}, {str(dtype).removeprefix('torch.')}"),
         ("steps", f"{settings.steps:,} of {settings.batch_size} pairs in {watch.seconds.get('training', 0.0):.0f} s"),
-        ("last loss", f"{last['total']:.3f} (matching {last['matching']:.3f}, listwise {last['listwise']:.3f})"),
+        ("last loss", f"{last['total']:.3f} ({', '.join(f'{name} {last[name]:.3f}' for name in parts)})"),
     ]
     if quality is not None:
         results |= quality._asdict()

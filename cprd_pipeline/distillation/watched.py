@@ -3,8 +3,9 @@
 from typing import Any
 
 from cprd_pipeline.distillation.collapse import TeacherTargets
+from cprd_pipeline.distillation.log import LogRow
 from cprd_pipeline.distillation.settings import DistillSettings
-from cprd_pipeline.distillation.trainer import LogRow, Trainer
+from cprd_pipeline.distillation.trainer import Trainer
 from cprd_pipeline.progress import announce, compact
 from cprd_pipeline.store.report import save_series
 
@@ -77,4 +78,4 @@ def save_series_of(settings: DistillSettings, trainer: Trainer) -> None:
 
 
 def _is_sparse(name: str) -> bool:
-    return name.startswith("eval_") or name == "gradient_cosine"
+    return name.startswith(("eval_", "bank_")) or name == "gradient_cosine"

@@ -18,13 +18,14 @@ from torch.nn import functional
 from transformers import BlipForImageTextRetrieval, BlipImageProcessorPil
 
 from cprd_pipeline.models.blip_folder import BlipOptions, first_id, load_parts, text_shape
-from cprd_pipeline.models.blip_layers import PackedLayer, fuse, see
+from cprd_pipeline.models.blip_layers import PackedLayer, fuse, project, see
 from cprd_pipeline.models.captions import Caption, text_limit, tokenize
 from cprd_pipeline.models.cross_encoder import CrossEncoder
 from cprd_pipeline.models.packing import Packed, pack
 from cprd_pipeline.models.preprocessing import Pixels, load_tokenizer
 
 _DEFAULTS = BlipOptions()
+_WITH_ITC = "match_logit+itc"
 
 
 class BlipImage(NamedTuple):
@@ -136,7 +137,7 @@ class BlipTeacher(CrossEncoder):
         flat = functional.linear(states, *self._keys_values)
         by_head = flat.view(*states.shape[:2], len(self._layers), 2, self.model.config.text_config.num_attention_heads, -1)
         keys_values = by_head.permute(0, 2, 3, 4, 1, 5).contiguous()
-        features = self._feature(self.model.vision_proj, states[:, 0])
+        features = self._image_features(states) if self._score == _WITH_ITC else states.new_empty(len(states), 0)
         return [BlipImage(*image) for image in zip(keys_values, features, strict=True)]
 
     @torch.inference_mode()
@@ -147,16 +148,26 @@ class BlipTeacher(CrossEncoder):
             ModelError: The tokenizer leaves nothing of a caption.
         """
         texts = tokenize(self.tokenizer, captions, self._limit)
-        features = torch.empty(len(texts), 0)
-        if self._score == "match_logit+itc":
-            packed = pack([text.ids for text in texts], self.device)
-            states = self._read(packed, [])
-            # Token 0 is [CLS] here whatever `first_token` says: only the matching head reads [ENC].
-            features = self._feature(self.model.text_proj, states[packed.order.argsort()])
+        # Token 0 is [CLS] here whatever `first_token` says: only the matching head reads [ENC].
+        features = self._text_features(texts) if self._score == _WITH_ITC else torch.empty(len(texts), 0)
         if self._first_id is not None:
             for text in texts:
                 text.ids[0] = self._first_id
         return [BlipText(*text) for text in zip(texts, features, strict=True)]
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Float[Tensor, "3 Y X"]]) -> Float[Tensor, "B E"]:
+        """The contrastive head's vectors of preprocessed pictures, of length one, at least float32, on the teacher's device."""
+        return self._image_features(see(self.model.vision_model, torch.stack(list(images)).to(self.device, self.dtype)))
+
+    @torch.inference_mode()
+    def embed_texts(self, captions: Sequence[str]) -> Float[Tensor, "N E"]:
+        """The contrastive head's vectors of captions, of length one, at least float32, on the teacher's device.
+
+        Raises:
+            ModelError: The tokenizer leaves nothing of a caption.
+        """
+        return self._text_features(tokenize(self.tokenizer, captions, self._limit))
 
     def text_tokens(self, text: BlipText) -> int:
         """Number of tokens of a caption before cutting."""
@@ -197,11 +208,13 @@ class BlipTeacher(CrossEncoder):
         read: Tensor = states
         return read
 
-    def _feature(self, head: Any, states: Float[Tensor, "N W"]) -> Float[Tensor, "N E"]:
-        """Normalised contrastive features; of no width where the score does not need them."""
-        if self._score != "match_logit+itc":
-            return states.new_empty(len(states), 0)
-        return functional.normalize(head(states.to(head.weight.dtype)), dim=-1)
+    def _image_features(self, states: Float[Tensor, "B S V"]) -> Float[Tensor, "B E"]:
+        return project(self.model.vision_proj, states[:, 0])
+
+    def _text_features(self, texts: Sequence[Caption]) -> Float[Tensor, "N E"]:
+        packed = pack([text.ids for text in texts], self.device)
+        states = self._read(packed, [])
+        return project(self.model.text_proj, states[packed.order.argsort()])
 
 
 def _cosines(groups: Sequence[BlipGroup]) -> Float[Tensor, " N"]:

@@ -1,7 +1,7 @@
 """The layers of BLIP's text encoder on packed captions, with weights fused where that saves calls.
 
 Shape suffixes: T tokens of all captions of a call, M tokens or captions, N captions, S image tokens, H heads, D head width,
-W width of the text encoder.
+W width of the text encoder, V of the vision tower, E of the common space.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from cprd_pipeline.models.packing import Packed, attend_to_images, attend_within
 
@@ -62,22 +63,35 @@ class PackedLayer:
 
 
 def see(vision: Any, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B S V"]:
-    """BLIP's vision tower with fused attention, which transformers' own refuses.
+    """BLIP's vision tower with fused attention, which transformers' own refuses; for scoring and for training.
 
     Args:
-        vision: `BlipVisionModel`.
+        vision: `BlipVisionModel`; gradient checkpointing and dropout as it is set up.
         pixels: Preprocessed pictures.
     """
     states = vision.embeddings(pixels)
     for layer in vision.encoder.layers:
-        attention = layer.self_attn
-        joined = attention.qkv(layer.layer_norm1(states)).view(*states.shape[:2], 3, attention.num_heads, -1)
-        query, key, value = joined.permute(2, 0, 3, 1, 4)
-        context = functional.scaled_dot_product_attention(query, key, value, scale=attention.scale)
-        states = states + attention.projection(context.transpose(1, 2).flatten(2))
-        states = states + layer.mlp(layer.layer_norm2(states))
+        forgets = layer.gradient_checkpointing and layer.training
+        states = checkpoint(_look, layer, states, use_reentrant=False) if forgets else _look(layer, states)
     seen: Tensor = vision.post_layernorm(states)
     return seen
+
+
+def _look(layer: Any, states: Float[Tensor, "B S V"]) -> Float[Tensor, "B S V"]:
+    """One layer of the vision tower."""
+    attention = layer.self_attn
+    joined = attention.qkv(layer.layer_norm1(states)).view(*states.shape[:2], 3, attention.num_heads, -1)
+    query, key, value = joined.permute(2, 0, 3, 1, 4)
+    dropout = attention.dropout.p if layer.training else 0.0
+    context = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=attention.scale)
+    states = states + attention.projection(context.transpose(1, 2).flatten(2))
+    thought: Tensor = states + layer.mlp(layer.layer_norm2(states))
+    return thought
+
+
+def project(head: Any, states: Float[Tensor, "N W"]) -> Float[Tensor, "N E"]:
+    """Vectors of the contrastive head, of length one, in the head's number type."""
+    return functional.normalize(head(states.to(head.weight.dtype)), dim=-1)
 
 
 def fuse(layers: Sequence[Any]) -> tuple[Tensor, Tensor]:

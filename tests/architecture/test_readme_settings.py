@@ -19,7 +19,8 @@ from transformers import (
 )
 
 from cprd_pipeline.corpus.settings import PrepareSettings
-from cprd_pipeline.distillation.settings import DistillSettings, TwoTowers
+from cprd_pipeline.distillation.loop_settings import TwoTowers
+from cprd_pipeline.distillation.settings import DistillSettings
 from cprd_pipeline.mining.settings import MineSettings
 from cprd_pipeline.scoring.settings import ScoreSettings
 

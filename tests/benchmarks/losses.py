@@ -6,6 +6,7 @@ Run: `OMP_NUM_THREADS=1 python tests/benchmarks/losses.py`
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -114,7 +115,7 @@ def main() -> None:
     rows = torch.arange(QUERIES).numpy()
     start = time.process_time()
     for step in range(REPEATS):
-        shuffle_teacher(lists, shuffle_keys(0, step, 0, rows, rows[:LIST]))
+        shuffle_teacher(lists, shuffle_keys(0, step, 0, rows, np.broadcast_to(rows[:LIST], (len(rows), LIST))))
     print(f"shuffling {QUERIES} lists of {LIST}: {(time.process_time() - start) / REPEATS * 1e3:.1f} ms")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.distillation.batches import BatchRows
-from cprd_pipeline.distillation.knowledge import KnownPairs, ListRules, TeacherKnowledge, open_rankings, teacher_lists
+from cprd_pipeline.distillation.knowledge import TeacherKnowledge, open_rankings
 from cprd_pipeline.errors import StoreError
 from tests.distillation.conftest import every_pair_rankings, ranking, write_rankings
 
@@ -31,19 +31,19 @@ def test_every_pair_of_a_batch_is_looked_up_as_a_dictionary_would(tmp_path: Path
     assert knowledge.pairs == len(table)
     draws = np.random.default_rng(0)
     for _ in range(20):
-        batch = BatchRows(draws.integers(0, 24, 9), draws.integers(0, 48, 9))
+        batch = BatchRows.of_pairs(draws.integers(0, 24, 9), draws.integers(0, 48, 9))
         known = knowledge.among(batch)
         expected = [[table.get((i, int(canonical[c])), np.nan) for c in batch.captions] for i in batch.images.tolist()]
-        np.testing.assert_array_equal(known.i2t.scores_BB, np.array(expected, dtype=np.float32))
-        np.testing.assert_array_equal(known.t2i.scores_BB, known.i2t.scores_BB.T)
+        np.testing.assert_array_equal(known.i2t.scores_QN, np.array(expected, dtype=np.float32))
+        np.testing.assert_array_equal(known.t2i.scores_QN, known.i2t.scores_QN.T)
 
 
 def test_equal_texts_share_their_knowledge(tmp_path: Path, corpus: Corpus) -> None:
     """A score bought for one caption id holds for every caption with the same text."""
     write_rankings(tmp_path / "r", [ranking("i5", "i2t", {"c1": 1.5}, {"c10": 3.0})], corpus)
-    known = load(tmp_path / "r", corpus).among(BatchRows(np.array([5, 5]), np.array([3, 2])))
-    assert known.i2t.scores_BB[0, 0] == np.float32(1.5)
-    assert np.isnan(known.i2t.scores_BB[0, 1])
+    known = load(tmp_path / "r", corpus).among(BatchRows.of_pairs(np.array([5, 5]), np.array([3, 2])))
+    assert known.i2t.scores_QN[0, 0] == np.float32(1.5)
+    assert np.isnan(known.i2t.scores_QN[0, 1])
 
 
 def test_where_the_asker_matters_each_side_hears_its_own_scores(tmp_path: Path, corpus: Corpus) -> None:
@@ -51,10 +51,59 @@ def test_where_the_asker_matters_each_side_hears_its_own_scores(tmp_path: Path, 
     rows = [ranking("i2", "i2t", {"c9": 4.0}, {"c4": 3.0}), ranking("c9", "t2i", {"i2": 7.0, "i3": 1.0}, {"i4": 5.0})]
     write_rankings(tmp_path / "r", rows, corpus, roles="each")
     knowledge = load(tmp_path / "r", corpus)
-    known = knowledge.among(BatchRows(np.array([2, 3]), np.array([9, 4])))
+    known = knowledge.among(BatchRows.of_pairs(np.array([2, 3]), np.array([9, 4])))
     assert knowledge.pairs == 5
-    np.testing.assert_array_equal(known.i2t.scores_BB, np.array([[4, 3], [np.nan, np.nan]], dtype=np.float32))
-    np.testing.assert_array_equal(known.t2i.scores_BB, np.array([[7, 1], [np.nan, np.nan]], dtype=np.float32))
+    np.testing.assert_array_equal(known.i2t.scores_QN, np.array([[4, 3], [np.nan, np.nan]], dtype=np.float32))
+    np.testing.assert_array_equal(known.t2i.scores_QN, np.array([[7, 1], [np.nan, np.nan]], dtype=np.float32))
+
+
+@pytest.mark.parametrize("roles", ["both", "each"])
+@pytest.mark.parametrize("turned_before", [False, True])
+def test_any_rows_can_be_asked_about(tmp_path: Path, corpus: Corpus, roles: str, turned_before: bool) -> None:
+    """Scores of all images with all captions, both ways; any other lists of rows, also none, are cut out of those."""
+    write_rankings(tmp_path / "r", every_pair_rankings(corpus, k=5), corpus, roles=roles)
+    knowledge = load(tmp_path / "r", corpus)
+    if turned_before:
+        assert knowledge.lists("t2i").rows == 48
+    images, captions = np.arange(24), np.arange(48)
+    i2t, t2i = knowledge.i2t_scores(images, captions).scores_QN, knowledge.t2i_scores(captions, images).scores_QN
+    assert np.array_equal(i2t, t2i.T, equal_nan=True) == (roles == "both")
+    draws = np.random.default_rng(0)
+    for queries, items in ((7, 30), (30, 3), (0, 4), (4, 0)):
+        some, others = draws.integers(0, 24, queries), draws.integers(0, 48, items)
+        np.testing.assert_array_equal(knowledge.i2t_scores(some, others).scores_QN, i2t[np.ix_(some, others)])
+        np.testing.assert_array_equal(knowledge.t2i_scores(others, some).scores_QN, t2i[np.ix_(others, some)])
+
+
+@pytest.mark.parametrize("roles", ["both", "each"])
+def test_lists_are_what_the_queries_know_best_first(tmp_path: Path, corpus: Corpus, roles: str) -> None:
+    """Rows and items are canonical; each direction's list holds exactly the pairs with a score."""
+    write_rankings(tmp_path / "r", every_pair_rankings(corpus, k=5), corpus, roles=roles)
+    knowledge = load(tmp_path / "r", corpus)
+    first = corpus.captions.first_with_digest
+    images, captions = np.arange(24), np.unique(first)
+    for direction, asking, asked, scores in (
+        ("i2t", images, captions, knowledge.i2t_scores(images, captions).scores_QN),
+        ("t2i", captions, images, knowledge.t2i_scores(captions, images).scores_QN),
+    ):
+        found = knowledge.lists(direction).of(asking)
+        for place, row in enumerate(scores):
+            own = found.owner == place
+            assert set(found.items[own].tolist()) == set(asked[~np.isnan(row)].tolist())
+            assert (np.diff(found.scores[own]) <= 0).all()
+            assert sorted(found.scores[own].tolist()) == sorted(row[~np.isnan(row)].tolist())
+
+
+def test_several_folders_are_one_knowledge(tmp_path: Path, corpus: Corpus) -> None:
+    """Where they overlap the lower score, the lower cutoff and any flag count."""
+    marked = ranking("i2", "i2t", {"c9": 4.0}, {}, false_negative=[True], n_valid=1, valid_cutoff=4.0)
+    write_rankings(tmp_path / "a", [marked], corpus)
+    write_rankings(tmp_path / "b", [ranking("i2", "i2t", {"c9": 3.0, "c8": 1.0}, {}, n_valid=1, valid_cutoff=3.0)], corpus)
+    knowledge = TeacherKnowledge.load(open_rankings([tmp_path / "a", tmp_path / "b"]), corpus)
+    known = knowledge.i2t_scores(np.array([2]), np.array([8, 9]))
+    assert known.scores_QN.tolist() == [[1.0, 3.0]]
+    assert known.flagged_QN.tolist() == [[False, True]]
+    assert knowledge.image_cutoffs[2] == 3.0
 
 
 def test_flags_and_cutoffs_reach_the_batch(tmp_path: Path, corpus: Corpus) -> None:
@@ -65,40 +114,10 @@ def test_flags_and_cutoffs_reach_the_batch(tmp_path: Path, corpus: Corpus) -> No
     ]
     write_rankings(tmp_path / "r", rows, corpus)
     knowledge = load(tmp_path / "r", corpus)
-    assert knowledge.among(BatchRows(np.array([2]), np.array([9]))).flagged.tolist() == [[True]]
+    assert knowledge.among(BatchRows.of_pairs(np.array([2]), np.array([9]))).flagged.tolist() == [[True]]
     assert knowledge.image_cutoffs[2] == 2.0
     assert np.isinf(knowledge.image_cutoffs[3])
     assert np.isinf(knowledge.caption_cutoffs[9])
-
-
-KNOWN = KnownPairs(
-    np.array([[3.0, 1.0, np.nan], [np.nan, 0.5, 2.0], [-1.0, np.nan, 4.0]], dtype=np.float32),
-    np.array([[False, False, True], [False] * 3, [False] * 3]),
-)
-POSITIVE = np.array([[True, False, False], [False, True, True], [False, False, True]])
-CUTOFFS = np.array([0.0, 0.0, np.inf], dtype=np.float32)
-
-
-def test_lists_hold_candidates_and_the_own_positive() -> None:
-    """Annotated pairs other than the own one are in no list and no easy negative; flagged unknown ones neither."""
-    lists = teacher_lists(KNOWN, POSITIVE, CUTOFFS, ListRules("listed", True, "in_batch"))
-    assert lists.listed_QN.tolist() == [[True, True, False], [False, True, False], [True, False, True]]
-    assert lists.valid_QN.tolist() == lists.listed_QN.tolist()
-    assert lists.easy_QN.tolist() == [[False, False, False], [True, False, False], [False, True, False]]
-
-
-def test_validity_by_the_rankings_spares_only_what_reaches_the_cutoff() -> None:
-    """The positive is always valid; a query without a cutoff has no other valid item."""
-    lists = teacher_lists(KNOWN, POSITIVE, CUTOFFS, ListRules("rankings", True, "none"))
-    assert lists.valid_QN.tolist() == [[True, True, False], [False, True, False], [False, False, True]]
-    assert not lists.easy_QN.any()
-
-
-def test_the_positive_can_be_left_out() -> None:
-    """Then it is neither listed nor an easy negative."""
-    lists = teacher_lists(KNOWN, POSITIVE, CUTOFFS, ListRules("listed", False, "in_batch"))
-    assert not lists.listed_QN.diagonal().any()
-    assert not lists.easy_QN.diagonal().any()
 
 
 def test_rankings_of_another_corpus_are_refused(tmp_path: Path, corpus: Corpus) -> None:
@@ -128,4 +147,11 @@ def test_rankings_without_any_pair_are_refused(tmp_path: Path, corpus: Corpus) -
     """Nothing could be learned from them."""
     write_rankings(tmp_path / "r", [], corpus)
     with pytest.raises(StoreError, match="no scored pair"):
+        load(tmp_path / "r", corpus)
+
+
+def test_rankings_without_any_candidate_are_refused(tmp_path: Path, corpus: Corpus) -> None:
+    """Positives alone have no order that a student could learn."""
+    write_rankings(tmp_path / "r", [ranking("i5", "i2t", {}, {"c10": 3.0}), ranking("c10", "t2i", {}, {"i5": 3.0})], corpus)
+    with pytest.raises(StoreError, match="no query of the rankings has a candidate, only positives"):
         load(tmp_path / "r", corpus)

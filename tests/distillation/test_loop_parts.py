@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from cprd_pipeline.distillation.augment import Augmenter
 from cprd_pipeline.distillation.checkpoints import Checkpoints
+from cprd_pipeline.distillation.loop_settings import Augmentation
 from cprd_pipeline.distillation.schedule import learning_rate
-from cprd_pipeline.distillation.settings import Augmentation
 from cprd_pipeline.errors import StoreError
 
 STD = (0.5, 0.5, 0.5)

@@ -10,21 +10,23 @@ from cprd_pipeline.distillation.losses.itc import itc_loss
 from cprd_pipeline.distillation.losses.sigmoid import sigmoid_loss
 from tests.distillation.loss_cases import TEMPERATURES, random_similarities
 
-Contrastive = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Contrastive = Callable[..., torch.Tensor]
 
 
-def slow_itc(logits: torch.Tensor, excluded: torch.Tensor) -> torch.Tensor:
+def slow_itc(logits: torch.Tensor, excluded: torch.Tensor, paired: torch.Tensor | None = None) -> torch.Tensor:
     total = logits.new_zeros(())
-    for i in range(len(logits)):
+    asking = [i for i in range(len(logits)) if paired is None or paired[i]]
+    for i in asking:
         allowed = [j for j in range(logits.shape[1]) if j == i or not excluded[i, j]]
         total = total - (logits[i, i] - torch.logsumexp(logits[i, allowed], 0))
-    return total / len(logits)
+    return total / max(len(asking), 1)
 
 
-def slow_sigmoid(logits: torch.Tensor, excluded: torch.Tensor) -> torch.Tensor:
+def slow_sigmoid(logits: torch.Tensor, excluded: torch.Tensor, paired: torch.Tensor | None = None) -> torch.Tensor:
     total, zero = logits.new_zeros(()), logits.new_zeros(())
     for i in range(len(logits)):
-        total = total + torch.logaddexp(zero, -logits[i, i])
+        if paired is None or paired[i]:
+            total = total + torch.logaddexp(zero, -logits[i, i])
         for j in range(logits.shape[1]):
             if j != i and not excluded[i, j]:
                 total = total + torch.logaddexp(zero, logits[i, j])
@@ -49,6 +51,39 @@ def test_a_contrastive_loss_equals_its_slow_loop(fast: Contrastive, slow: Contra
     torch.testing.assert_close(values[0], values[1], rtol=1e-12, atol=1e-12)
     gradients = [torch.autograd.grad(value, leaf)[0] for value in values]
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-11, atol=1e-13 / temperature)
+
+
+@both
+@pytest.mark.parametrize("paired", [[True] * 5, [True, False, True, True, False], [False] * 5], ids=["all", "some", "none"])
+def test_queries_without_a_positive_have_no_own_term(fast: Contrastive, slow: Contrastive, paired: list[bool]) -> None:
+    """Value and gradient of the slow loop; with every query paired, those of the loss that knows of no others."""
+    excluded, leaf = excluded_pairs(5, 7), random_similarities(0, 5, 7).requires_grad_()
+    values = [loss(leaf / 0.07 - 10.0, excluded, torch.tensor(paired)) for loss in (fast, slow)]
+    torch.testing.assert_close(values[0], values[1], rtol=1e-12, atol=1e-12)
+    if any(paired) or fast is sigmoid_loss:
+        gradients = [torch.autograd.grad(value, leaf, retain_graph=True)[0] for value in values]
+        torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-11, atol=1e-12)
+    if all(paired):
+        assert float(values[0].detach()) == pytest.approx(float(fast(leaf / 0.07 - 10.0, excluded).detach()), rel=1e-12)
+
+
+@both
+def test_the_own_item_of_an_unpaired_query_is_pulled_nowhere(fast: Contrastive, slow: Contrastive) -> None:
+    """Neither as a positive nor as a negative of its own query; to the other queries it is an item like any."""
+    logits, paired = random_similarities(3, 4, 4).requires_grad_(), torch.tensor([True, True, False, True])
+    fast(logits, torch.eye(4, dtype=torch.bool), paired).backward()
+    assert float(logits.grad[2, 2]) == 0.0
+    assert all(float(logits.grad[i, 2]) > 0 for i in (0, 1, 3))
+    assert all(float(logits.grad[i, i]) < 0 for i in (0, 1, 3))
+
+
+def test_a_batch_without_any_pair_adds_nothing_to_the_contrastive_loss() -> None:
+    """The mean over no queries is 0, with a gradient of zeros and no NaN."""
+    logits = (random_similarities(1, 4, 4).float() / 0.005).requires_grad_()
+    loss = itc_loss(logits, torch.ones(4, 4, dtype=torch.bool), torch.zeros(4, dtype=torch.bool))
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert not logits.grad.any()
 
 
 @both
@@ -87,3 +122,19 @@ def test_the_sigmoid_loss_has_one_direction() -> None:
     """Turned around, the same batch gives the same value."""
     logits, excluded = random_similarities(2, 6, 6), excluded_pairs(6, 6)
     assert float(sigmoid_loss(logits, excluded)) == pytest.approx(float(sigmoid_loss(logits.T, excluded.T)), rel=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.6])
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_smoothed_labels_spread_over_own_item_and_negatives(smoothing: float, temperature: float) -> None:
+    """Against torch's own smoothing, query by query over what is allowed; excluded pairs get no share."""
+    excluded, leaf = excluded_pairs(5, 7), random_similarities(0, 5, 7).requires_grad_()
+    logits, terms = leaf / temperature, []
+    for i in range(5):
+        allowed = [i, *(j for j in range(7) if j != i and not excluded[i, j])]
+        own = torch.tensor(0)
+        terms.append(torch.nn.functional.cross_entropy(logits[i, allowed], own, label_smoothing=smoothing))
+    expected, found = torch.stack(terms).mean(), itc_loss(logits, excluded, None, smoothing)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad(value, leaf, retain_graph=True)[0] for value in (found, expected)]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-11, atol=1e-13 / temperature)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from cprd_pipeline.distillation.batches import BatchRows
-from cprd_pipeline.distillation.knowledge import ListRules, PairTable, TeacherKnowledge, teacher_lists
+from cprd_pipeline.corpus.reader import Split
+from cprd_pipeline.distillation.batches import BatchRows, PositivePairs
+from cprd_pipeline.distillation.knowledge import TeacherKnowledge
+from cprd_pipeline.distillation.listing import BatchLists, Listing, teacher_lists
 from cprd_pipeline.distillation.losses.cprd import cprd_loss
 from cprd_pipeline.distillation.losses.kl import kl_loss
 from cprd_pipeline.distillation.losses.listmle import listmle_loss
@@ -18,26 +20,40 @@ from cprd_pipeline.distillation.losses.margin_mse import margin_mse_loss
 from cprd_pipeline.distillation.losses.ranknet import ranknet_loss
 from cprd_pipeline.distillation.losses.shuffle import shuffle_keys, shuffle_teacher
 from cprd_pipeline.distillation.losses.standardise import standardise_both
-from cprd_pipeline.distillation.objective import LossParts, Objective
+from cprd_pipeline.distillation.meeting import in_batch
+from cprd_pipeline.distillation.objective import LossParts, Objective, Similarities
+from cprd_pipeline.distillation.pair_table import PairTable, PairTableBuilder
 from cprd_pipeline.distillation.settings import DistillSettings
+from cprd_pipeline.distillation.teacher_loss import ListRules
 from tests.distillation.loss_cases import random_similarities
 
 SIZE, SCALE = 8, torch.tensor(20.0, dtype=torch.float64)
 RIVALS = ["cprd", "kl", "margin_mse", "listnet", "listmle", "ranknet"]
 
 
-def knowledge() -> TeacherKnowledge:
+def table(flagged: bool = False) -> PairTable:
     """Two thirds of the pairs of eight images and eight captions, the own ones among them."""
     random = np.random.default_rng(0)
     known = (random.random((SIZE, SIZE)) < 0.67) | np.eye(SIZE, dtype=np.bool_)
-    codes = np.flatnonzero(known)
-    table = PairTable(codes, random.normal(0, 3, len(codes)).astype(np.float32), np.zeros(len(codes), dtype=np.bool_))
+    images, captions = np.nonzero(known)
+    scores = random.normal(0, 3, len(images)).astype(np.float32)
+    building = PairTableBuilder(SIZE, SIZE)
+    building.count(images)
+    building.place(images, captions, scores, np.full(len(images), flagged))
+    return building.finish()
+
+
+def knowledge(flagged: bool = False) -> TeacherKnowledge:
+    """All that the teacher said."""
     cutoffs, rows = np.zeros(SIZE, dtype=np.float32), np.arange(SIZE)
-    return TeacherKnowledge(table, table, cutoffs, cutoffs, rows, rows, "teacher")
+    return TeacherKnowledge(table(flagged), None, cutoffs, cutoffs, rows, rows, "teacher")
 
 
-ROWS = BatchRows(np.array([3, 0, 5, 6, 1]), np.array([3, 0, 5, 6, 1]))
+ROWS = BatchRows.of_pairs(np.array([3, 0, 5, 6, 1]), np.array([3, 0, 5, 6, 1]))
 POSITIVE = np.eye(5, dtype=np.bool_)
+EVERYTHING = np.arange(SIZE)
+POSITIVES = PositivePairs(Split("train", EVERYTHING, EVERYTHING, np.stack([EVERYTHING, EVERYTHING], axis=1)), SIZE)
+PAIRED = np.ones(5, dtype=np.bool_)
 
 
 def settings_of(**values: Any) -> DistillSettings:
@@ -48,14 +64,25 @@ def settings_of(**values: Any) -> DistillSettings:
 def loss_of(similarities: torch.Tensor, step: int = 0, bias: torch.Tensor | None = None, **values: Any) -> LossParts:
     settings = settings_of(**values)
     told = None if settings.objective == "itc" else knowledge()
-    return Objective(settings, told)(similarities, SCALE.to(torch.float32), ROWS, POSITIVE, step, bias)
+    lists = Listing(settings, told, POSITIVES).of(in_batch(ROWS), step)
+    return of_lists(settings, similarities, lists, step, bias)
+
+
+def of_lists(
+    settings: DistillSettings, similarities: torch.Tensor, lists: BatchLists, step: int, bias: torch.Tensor | None = None
+) -> LossParts:
+    both = Similarities(similarities, similarities.T)
+    return Objective(settings)(both, lists, SCALE.to(torch.float32), step, bias)
 
 
 def lists_of(rules: ListRules) -> tuple[TeacherLists, TeacherLists]:
     told = knowledge()
     known = told.among(ROWS)
     cutoffs = told.image_cutoffs[ROWS.images]
-    return teacher_lists(known.i2t, POSITIVE, cutoffs, rules), teacher_lists(known.t2i, POSITIVE.T, cutoffs, rules)
+    return (
+        teacher_lists(known.i2t, POSITIVE, cutoffs, PAIRED, rules),
+        teacher_lists(known.t2i, POSITIVE.T, cutoffs, PAIRED, rules),
+    )
 
 
 COMPOSED: list[tuple[dict[str, Any], ListRules, Any]] = [
@@ -133,24 +160,10 @@ def test_each_direction_is_dealt_by_seed_step_and_direction() -> None:
     similarities = random_similarities(1, 5, 5)
     parts = loss_of(similarities, step=7, objective="listmle", shuffle_teacher=True, seed=3)
     i2t, t2i = lists_of(ListRules("listed", True, "none"))
-    of_images = shuffle_teacher(i2t, shuffle_keys(3, 7, 0, ROWS.images, ROWS.captions))
-    of_captions = shuffle_teacher(t2i, shuffle_keys(3, 7, 1, ROWS.captions, ROWS.images))
+    of_images = shuffle_teacher(i2t, shuffle_keys(3, 7, 0, ROWS.images, np.tile(ROWS.captions, (5, 1))))
+    of_captions = shuffle_teacher(t2i, shuffle_keys(3, 7, 1, ROWS.captions, np.tile(ROWS.images, (5, 1))))
     expected = (listmle_loss(similarities * 20, of_images) + listmle_loss(similarities.T * 20, of_captions)) / 2
     assert float(parts.distillation) == pytest.approx(float(expected), rel=1e-12)
-
-
-@pytest.mark.parametrize("objective", ["itc", *RIVALS])
-@pytest.mark.parametrize("contrastive", ["itc", "sigmoid"])
-def test_the_loss_is_never_computed_in_half_precision(objective: str, contrastive: str) -> None:
-    """bfloat16 similarities under autocast give what the same numbers give in float32, and a finite gradient."""
-    leaf = random_similarities(2, 5, 5).to(torch.bfloat16).requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        lower = loss_of(leaf, objective=objective, contrastive=contrastive)
-    assert lower.total.dtype == torch.float32
-    lower.total.backward()
-    assert torch.isfinite(leaf.grad).all()
-    expected = loss_of(leaf.detach().float(), objective=objective, contrastive=contrastive)
-    assert float(lower.total.detach()) == float(expected.total)
 
 
 def test_the_bias_of_the_sigmoid_loss_is_learned_where_there_is_one() -> None:
@@ -166,26 +179,39 @@ def test_the_bias_of_the_sigmoid_loss_is_learned_where_there_is_one() -> None:
 def test_flagged_pairs_are_no_contrastive_negatives() -> None:
     """A probable false negative is left out by both contrastive losses."""
     similarities = random_similarities(4, 5, 5)
-    told = knowledge()
-    everything = told.i2t._replace(flagged=np.ones(len(told.i2t.codes), dtype=np.bool_))
     for contrastive in ("itc", "sigmoid"):
+        settings = settings_of(contrastive=contrastive)
         losses = [
-            Objective(settings_of(contrastive=contrastive), TeacherKnowledge(table, table, *_rest(told)))(
-                similarities, SCALE, ROWS, POSITIVE, 0
-            ).contrastive
-            for table in (told.i2t, everything)
+            of_lists(settings, similarities, Listing(settings, knowledge(flagged), POSITIVES).of(in_batch(ROWS), 0), 0).contrastive
+            for flagged in (False, True)
         ]
         assert float(losses[1]) < float(losses[0])
-
-
-def _rest(told: TeacherKnowledge) -> tuple[Any, ...]:
-    return told.image_cutoffs, told.caption_cutoffs, told.canonical_image, told.canonical_caption, told.teacher
 
 
 def test_a_shuffled_teacher_needs_a_teacher() -> None:
     """The contrastive loss alone has none."""
     with pytest.raises(ValidationError, match="objective itc has no teacher whose order shuffle_teacher could destroy"):
         settings_of(objective="itc", shuffle_teacher=True)
+
+
+def test_pairs_that_nobody_scored_can_be_listed_as_if_they_were() -> None:
+    """With a score for them nothing is an easy negative, and the lists hold all that is no positive."""
+    settings = settings_of(objective="kl", kl={"unscored_as": -9.0})
+    lists = Listing(settings, knowledge(), POSITIVES).of(in_batch(ROWS), 0)
+    plain = Listing(settings_of(objective="kl"), knowledge(), POSITIVES).of(in_batch(ROWS), 0)
+    assert lists.i2t is not None
+    assert plain.i2t is not None
+    assert lists.i2t.listed_QN.all()
+    assert not lists.i2t.easy_QN.any()
+    assert plain.i2t.easy_QN.any()
+    assert (lists.i2t.teacher_QN[plain.i2t.easy_QN] == -9.0).all()
+    assert torch.equal(lists.i2t.teacher_QN[plain.i2t.listed_QN], plain.i2t.teacher_QN[plain.i2t.listed_QN])
+
+
+def test_smoothed_labels_need_a_softmax() -> None:
+    """The sigmoid loss has no target to spread."""
+    with pytest.raises(ValidationError, match="label_smoothing spreads the target of contrastive itc"):
+        settings_of(objective="itc", contrastive="sigmoid", label_smoothing=0.1)
 
 
 def test_knobs_that_do_not_take_part_do_not_name_the_student() -> None:

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 
 import cprd_pipeline.models.scene_student  # noqa: F401  registers the student's class
 from cprd_pipeline.corpus.reader import Corpus
-from cprd_pipeline.distillation import trainer
+from cprd_pipeline.distillation import learner
 from cprd_pipeline.distillation.run import run
 from cprd_pipeline.distillation.settings import DistillSettings
 from cprd_pipeline.errors import ModelError, StoreError
@@ -77,14 +77,14 @@ def test_the_sigmoid_loss_learns_a_bias_that_the_saved_student_does_not_have(
 ) -> None:
     """The bias moves from where it began; the folder loads without a weight too many."""
     lent = []
-    step = trainer.Trainer._step
+    step = learner.Learner.step
 
-    def watched(self: trainer.Trainer, *arguments: Any) -> Any:
+    def watched(self: learner.Learner, *arguments: Any) -> Any:
         losses = step(self, *arguments)
         lent.append(float(self.student.model.logit_bias.detach()))
         return losses
 
-    monkeypatch.setattr(trainer.Trainer, "_step", watched)
+    monkeypatch.setattr(learner.Learner, "step", watched)
     run(settings(objective="itc", contrastive="sigmoid", sigmoid_bias=-3.0, output="data/students/a"))
     assert lent[0] != lent[-1]
     assert all(value == pytest.approx(-3.0, abs=0.1) for value in lent)
@@ -200,8 +200,8 @@ def test_pictures_that_do_not_fit_into_memory_give_the_same_student(project: Pat
 
 def test_a_loss_that_is_not_finite_stops_the_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step and the parts are named; the checkpoint before stays, and no output appears."""
-    schedule = trainer.learning_rate
-    monkeypatch.setattr(trainer, "learning_rate", lambda step, *rest: float("nan") if step == 3 else schedule(step, *rest))
+    schedule = learner.learning_rate
+    monkeypatch.setattr(learner, "learning_rate", lambda step, *rest: float("nan") if step == 3 else schedule(step, *rest))
     with pytest.raises(ModelError, match=r"loss is nan at step 4 .*the last checkpoint is kept"):
         run(settings())
     assert not (project / "data/students/cprd").exists()

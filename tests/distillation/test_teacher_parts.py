@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from cprd_pipeline.corpus.images import ImageReader
 from cprd_pipeline.corpus.reader import Corpus, Split
-from cprd_pipeline.distillation.batches import PairSampler
+from cprd_pipeline.distillation.batches import PairSampler, PositivePairs
 from cprd_pipeline.distillation.losses.matching import listwise_loss, matching_loss, sample_negatives
 from cprd_pipeline.distillation.teacher_batches import LengthBatches
 from cprd_pipeline.distillation.teacher_evaluation import evaluate_teacher
+from cprd_pipeline.distillation.teacher_recipe import annotated, draw_pairs
+from cprd_pipeline.distillation.teacher_scenes import SceneDual
+from cprd_pipeline.distillation.teacher_settings import TrainTeacherSettings
 from cprd_pipeline.models.scene_teacher import SceneTeacher, build_scene_teacher
 
 
@@ -97,12 +100,50 @@ def test_losses_equal_slow_loops_and_leave_excluded_pairs_alone():
     assert torch.equal(negative.grad != 0, ~excluded)
 
 
+@given(st.integers(2, 7), st.integers(1, 2), st.integers(0, 50))
+def test_drawn_pairs_are_own_ones_and_each_sides_negatives(size: int, negatives: int, step: int):
+    """First the own pairs, then captions for each image, then images for each caption; a hard one is what looks most alike.
+
+    The losses see exactly those pairs, and a step's draw is the same whenever it is made.
+    """
+    wanted = TrainTeacherSettings(negatives=negatives, hard_share=1.0)
+    likeness, excluded = torch.zeros(size, size), torch.eye(size, dtype=torch.bool)
+    after, before = torch.arange(size).roll(-1), torch.arange(size).roll(1)
+    likeness[torch.arange(size), after] = 80.0
+    pairs = draw_pairs(wanted, step, likeness, excluded)
+    captions, images = (side[size:].view(2, size, negatives) for side in (pairs.captions, pairs.images))
+    assert torch.equal(pairs.captions[:size], torch.arange(size))
+    assert torch.equal(pairs.images[:size], torch.arange(size))
+    assert torch.equal(captions[0, :, 0], after)
+    assert torch.equal(images[1, :, 0], before)
+    assert torch.equal(images[0], torch.arange(size)[:, None].expand(-1, negatives))
+    assert torch.equal(captions[1], torch.arange(size)[:, None].expand(-1, negatives))
+    assert torch.equal(pairs.excluded, excluded[images, captions])
+    again = draw_pairs(wanted, step, likeness, excluded)
+    assert all(torch.equal(a, b) for a, b in zip(pairs, again, strict=True))
+    logits = torch.randn(len(pairs.captions), generator=torch.Generator().manual_seed(step))
+    own, drawn = logits[:size], logits[size:][~pairs.excluded.flatten()]
+    terms = torch.cat([torch.nn.functional.softplus(-own), torch.nn.functional.softplus(drawn)])
+    torch.testing.assert_close(pairs.matching(logits), terms.mean())
+
+
+def test_annotated_pairs_lie_row_by_row(corpus: Corpus):
+    """Draws follow the layout in memory, so that it must not change with the look-up; own pairs and equal texts are marked."""
+    split = corpus.split("train")
+    rows = PairSampler(split, 24, 0).batch(0)
+    found = annotated(PositivePairs(split, len(corpus.captions)), rows, torch.device("cpu"))
+    assert found.is_contiguous()
+    known = {tuple(pair) for pair in split.positives.tolist()}
+    expected = [[(image, caption) in known for caption in rows.captions.tolist()] for image in rows.images.tolist()]
+    assert found.tolist() == expected
+
+
 def test_evaluation_equals_ranking_every_pair_by_hand(corpus: Corpus):
     """RSUM of the dual branch and of the reranked heads equal counts over full score matrices."""
     teacher = build_scene_teacher(corpus.texts, 0, torch.device("cpu"), torch.float32)
     split, depth = corpus.split("train"), 5
     with ImageReader(corpus) as reader:
-        quality = evaluate_teacher(teacher, reader, corpus, split, depth, seed=0)
+        quality = evaluate_teacher(teacher, SceneDual(teacher), reader, corpus, split, depth, seed=0)
         pictures = [reader.read(row) for row in range(len(corpus.images))]
     similarities, scores = _all_pairs(teacher, pictures, corpus.texts)
     right = np.zeros(similarities.shape, dtype=bool)

@@ -1,11 +1,6 @@
 """Stage `train-teacher`: what it leaves, that it learns, and that a kill changes no byte of it."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +14,7 @@ from cprd_pipeline.distillation.teacher_training import run
 from cprd_pipeline.errors import CorpusError, ModelError
 from cprd_pipeline.models.scene_teacher import SceneTeacher
 from cprd_pipeline.store.folder import InputFolder, cache_folder
+from tests.distillation.killed_teacher import kill_in_the_middle
 
 
 def _settings(corpus: Corpus, folder: Path, **values: object) -> TrainTeacherSettings:
@@ -85,37 +81,12 @@ def test_teacher_learns_the_corpus_by_heart(corpus: Corpus, tmp_path: Path):
     assert last["matching"] < 0.6 * first["matching"]
 
 
-_STAGE = """
-import sys
-from cprd_pipeline.distillation import teacher_batches
-from cprd_pipeline.distillation.teacher_settings import TrainTeacherSettings
-from cprd_pipeline.distillation.teacher_training import run
-run(TrainTeacherSettings.model_validate_json(sys.stdin.read()))
-"""
-
-
 def test_killed_run_goes_on_to_the_same_bytes(corpus: Corpus, tmp_path: Path):
     """SIGKILL in the middle, then the same call: it starts at the checkpoint and every file equals the undisturbed run's."""
     whole = _settings(corpus, tmp_path / "whole", steps=40, checkpoint_steps=5)
     run(whole)
     settings = _settings(corpus, tmp_path / "killed", steps=40, checkpoint_steps=5)
-    process = subprocess.Popen(
-        [sys.executable, "-c", _STAGE], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
-    )
-    assert process.stdin is not None
-    process.stdin.write(settings.model_dump_json())
-    process.stdin.close()
-    state = cache_folder() / "state" / "teacher"
-    deadline = time.monotonic() + 120
-    while not list(state.glob("*/checkpoints/step-000000010.pt")):
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not settings.output.exists()
-    saved = sorted(path.name for path in state.glob("*/checkpoints/step-*.pt"))
-    assert saved[-1] < "step-000000040.pt"
+    kill_in_the_middle(settings, 10)
     run(settings)
     assert _bytes(settings.output) == _bytes(whole.output)
 

@@ -35,7 +35,7 @@ def shuffle_teacher(lists: TeacherLists, keys_QN: Int[Tensor, "Q N"]) -> Teacher
     return dataclasses.replace(lists, teacher_QN=teacher_QN, valid_QN=valid_QN)
 
 
-def shuffle_keys(seed: int, step: int, direction: int, queries: Rows, items: Rows) -> Int[Tensor, "Q N"]:
+def shuffle_keys(seed: int, step: int, direction: int, queries: Rows, items_QN: Rows) -> Int[Tensor, "Q N"]:
     """Random numbers for the pairs of a batch, on the CPU; each depends on the arguments for its own pair alone.
 
     So nothing is remembered between steps, and a query is dealt the same order on one process or many.
@@ -45,10 +45,10 @@ def shuffle_keys(seed: int, step: int, direction: int, queries: Rows, items: Row
         step: Steps done.
         direction: A number for each direction.
         queries: Corpus rows of the queries, int64 [Q].
-        items: Corpus rows of the items, int64 [N].
+        items_QN: Corpus rows of the items of each query, int64.
     """
     key = np.zeros((1, 1), dtype=np.uint64)
-    for part in (np.array(seed), np.array(step), np.array(direction), queries[:, None], items[None, :]):
+    for part in (np.array(seed), np.array(step), np.array(direction), queries[:, None], items_QN):
         key = _mix(key ^ part.astype(np.uint64))
     # The upper 62 bits: never negative, and never the number that marks what does not take part.
     return torch.from_numpy((key >> np.uint64(2)).astype(np.int64))

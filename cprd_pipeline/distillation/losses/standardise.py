@@ -1,6 +1,6 @@
 """Scores of a list brought to mean 0 and deviation 1, so that only the shape of a list is distilled, not its spread.
 
-Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation", arXiv:2403.01693.
+Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation", arXiv:2403.01427.
 
 Shape suffixes: Q queries, N items encoded with the batch.
 """
