@@ -50,7 +50,8 @@ def _stage_files(folder: Traversable, prefix: str) -> dict[str, str]:
         if entry.is_dir():
             found |= _stage_files(entry, name)
         elif entry.name.endswith(".yaml"):
-            found[name] = entry.read_text(encoding="utf-8")
+            text = entry.read_text(encoding="utf-8")
+            found[name] = _without_code(text) if entry.name == "dvc.yaml" else text
     return found
 
 
