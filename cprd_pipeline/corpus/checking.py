@@ -30,9 +30,8 @@ def run_check(settings: PrepareSettings) -> StageReport:
     """
     if settings.source == "scenes":
         sizes = {split: {"images": n.images, "captions": n.images * n.captions_each} for split, n in settings.scenes.splits.items()}
-        if UNPAIRED_SPLIT in sizes:
-            sizes[UNPAIRED_SPLIT]["images"] += settings.scenes.unpaired_images
-            sizes[UNPAIRED_SPLIT]["captions"] += settings.scenes.unpaired_captions
+        unpaired = {"images": settings.scenes.unpaired_images, "captions": settings.scenes.unpaired_captions}
+        sizes |= {UNPAIRED_SPLIT: unpaired} if any(unpaired.values()) else {}
         return StageReport("prepare --check", settings.as_json(), {"splits": sizes, "stops": []}, _split_rows("scenes", sizes))
     intake = Intake(settings)
     taken = intake.read()

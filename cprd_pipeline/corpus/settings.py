@@ -34,8 +34,8 @@ def _demo_splits() -> dict[str, SceneSplit]:
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
-UNPAIRED_SPLIT = "train"
-"""Of the demo world: the split that unpaired pictures and captions belong to."""
+UNPAIRED_SPLIT = "unpaired"
+"""Of the demo world: the split that unpaired pictures and captions are."""
 
 
 class ScenesSettings(Settings):
@@ -44,8 +44,8 @@ class ScenesSettings(Settings):
     Args:
         seed: Another seed is another world; the splits of one seed are independent of each other.
         splits: Each split's size.
-        unpaired_images: Pictures of `train` without captions, beside those of its size.
-        unpaired_captions: Captions of `train` whose picture is not there.
+        unpaired_images: Pictures without captions, in the split `unpaired`.
+        unpaired_captions: Captions whose picture is not there, in the same split.
     """
 
     seed: NonNegativeInt = 0
@@ -55,10 +55,8 @@ class ScenesSettings(Settings):
 
     @model_validator(mode="after")
     def _check_unpaired(self) -> "ScenesSettings":
-        if (self.unpaired_images or self.unpaired_captions) and UNPAIRED_SPLIT not in self.splits:
-            raise ValueError(
-                f"unpaired items are of the split {UNPAIRED_SPLIT}, which splits does not have; add it, or set them to 0"
-            )
+        if (self.unpaired_images or self.unpaired_captions) and UNPAIRED_SPLIT in self.splits:
+            raise ValueError(f"unpaired items are the split {UNPAIRED_SPLIT}, which splits has too; give that one another name")
         return self
 
     def shaping(self) -> dict[str, Any]:

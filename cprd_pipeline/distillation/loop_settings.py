@@ -39,13 +39,17 @@ class Unpaired(Settings):
 
     Args:
         share: Of each batch; 0 leaves them out.
+        split: Where they are; null for the split that is trained on. Of another split all items count as unpaired that no
+            annotation of that split pairs.
         positive: `softmax`: drawn from the teacher's softmax over the query's scored items; `top1`: the highest of them;
-            `none`: the ranking loss alone learns from the query.
+            `none`: of the two losses only the ranking loss has
+            such a query; to the others it is a negative as any item is.
         temperature: Of that softmax.
         floor: Lowest teacher score of a positive; a query with nothing above it takes no part (except with `none`).
     """
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    split: str | None = None
     positive: Literal["softmax", "top1", "none"] = "softmax"
     temperature: PositiveFloat = 0.5
     floor: float = Field(default=0.0, allow_inf_nan=False)

@@ -60,7 +60,7 @@ def build_sampler(settings: DistillSettings, corpus: Corpus, split: Split, knowl
 
     Raises:
         SettingsError: A share of unpaired queries that is no query, or leaves no pair.
-        CorpusError: Too few pairs or unpaired items for a batch.
+        CorpusError: Too few pairs or unpaired items for a batch, or no split of the name.
         StoreError: The rankings know no partner of any unpaired item.
     """
     unpaired = _unpaired_of_a_batch(settings)
@@ -77,11 +77,12 @@ def build_sampler(settings: DistillSettings, corpus: Corpus, split: Split, knowl
     pools = None
     if unpaired:
         assert knowledge is not None
-        pools = UnpairedPools(corpus, split, knowledge, settings.unpaired, settings.seed)
+        where = split if settings.unpaired.split is None else corpus.split(settings.unpaired.split)
+        pools = UnpairedPools(corpus, where, knowledge, settings.unpaired, settings.seed)
         facts["unpaired"] = {"queries_of_a_batch": unpaired, **pools.counts}
         if len(pools) < unpaired:
             raise CorpusError(
-                f"split {split.name} has {len(pools)} unpaired items with a possible partner, a batch takes {unpaired}",
+                f"split {where.name} has {len(pools)} unpaired items with a possible partner, a batch takes {unpaired}",
                 expected="as many as a batch takes",
                 do="lower unpaired.share, or mine and score more of them",
             )

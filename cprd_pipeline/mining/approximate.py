@@ -78,7 +78,7 @@ class ApproximateSearch:
         return pair_similarities(self._vectors, queries, rows, positions)
 
     def describe(self) -> dict[str, Any]:
-        """See `Search.describe`; `reused` says whether the index was there already."""
+        """See `Search.describe`; `reused`: whether the index was there already; `freed_bytes`: of older ones that went for it."""
         parameters = {name: value for name, value in self._recipe.items() if name != "kind"}
         return {
             "kind": self._recipe["kind"],
@@ -88,6 +88,7 @@ class ApproximateSearch:
             "bytes": self._stored.bytes,
             "build_seconds": self._stored.build_seconds,
             "reused": self._stored.reused,
+            "freed_bytes": self._stored.freed_bytes,
         }
 
     def _fill(self, keys: Positions, queries: Vectors, rows: Positions, k: int, excluded: Excluded) -> None:

@@ -60,7 +60,7 @@ class Miner:
     Args:
         direction: Who asks: images (`i2t`) or captions (`t2i`).
         queries: The side that asks.
-        query_vectors: One a row of `queries`.
+        query_vectors: One a content of `queries`.
         items: The side that is asked for.
         search: Search among the contents of `items`, in their order.
         positives: Contents of `items` that are positives, per content of `queries`.
@@ -72,7 +72,7 @@ class Miner:
 
     direction: Direction
     queries: Contents
-    query_vectors: Float32[np.ndarray, "N D"]
+    query_vectors: Float32[np.ndarray, "C D"]
     items: Contents
     search: Search
     positives: Excluded
@@ -85,12 +85,14 @@ class Miner:
         """Rows of the candidates table for the queries from `start` up to `stop`, in corpus order."""
         stop = min(stop, len(self.queries.ids))
         rows = np.arange(start, stop)
-        owners, contents = self.positives.of(self.queries.of_row[rows])
-        similarities = self.search.similarities(self.query_vectors[rows], owners, contents)
+        asking = self.queries.of_row[rows]
+        vectors = self.query_vectors[asking]
+        owners, contents = self.positives.of(asking)
+        similarities = self.search.similarities(vectors, owners, contents)
         lowest = np.full(len(rows), np.inf)
         np.minimum.at(lowest, owners, similarities)
         own_positives = Excluded(offsets_of(owners, len(rows)), contents)
-        askers = Askers(self.queries.of_row[rows], self.query_vectors[rows], own_positives, lowest)
+        askers = Askers(asking, vectors, own_positives, lowest)
         draw = self._draw(askers, start, stop)
         merged = self._merge(draw.candidates, askers, start, stop)
         copies = self.items.copies[merged.lists.items] - 1

@@ -49,7 +49,7 @@ def group_contents(items: Items, rows: Rows) -> Contents:
         items: Images or captions of the corpus.
         rows: The split's rows, ascending; int64 [N].
     """
-    ids = pa.array([items.ids[row] for row in rows], pa.string())
+    ids = items.arrow_ids.take(pa.array(rows))
     # Sorted as UTF-8 bytes, which is the order of Python's strings too.
     by_id = pc.array_sort_indices(ids).to_numpy().astype(np.int64)
     _, first, group, copies = np.unique(

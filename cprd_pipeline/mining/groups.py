@@ -8,7 +8,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from jaxtyping import Int64
 
-from cprd_pipeline.corpus.reader import Corpus, Split, look_up_ids
+from cprd_pipeline.corpus.reader import Corpus, Split, look_up_column
 from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.mining.contents import Contents
 from cprd_pipeline.mining.relations import SameGroup
@@ -38,7 +38,7 @@ def same_group(path: Path, column: str, corpus: Corpus, split: Split, sides: Sid
     ids, groups, of_images = _read(path, column)
     items, rows = (corpus.images, split.images) if of_images else (corpus.captions, split.captions)
     named, other = (sides.images, sides.captions) if of_images else (sides.captions, sides.images)
-    found = look_up_ids(items, ids, f"{path}, {_ID_COLUMNS[not of_images]}")
+    found = look_up_column(items, ids, f"{path}, {_ID_COLUMNS[not of_images]}")
     places = np.minimum(np.searchsorted(rows, found), len(rows) - 1)
     inside = rows[places] == found
     own = pairs_by_owner(named.of_row[places[inside]], groups[inside], len(named))
@@ -53,7 +53,7 @@ def _inherit(own: Excluded, positives: Excluded, other: Contents) -> Excluded:
     return pairs_by_owner(positives.positions[pair], groups, len(other))
 
 
-def _read(path: Path, column: str) -> tuple[list[str], Int64[np.ndarray, " N"], bool]:
+def _read(path: Path, column: str) -> tuple[pa.StringArray, Int64[np.ndarray, " N"], bool]:
     """Ids, the number of each one's group, and whether they are images."""
     table = _table(path)
     sides = [name for name in _ID_COLUMNS if name in table.column_names]
@@ -71,7 +71,7 @@ def _read(path: Path, column: str) -> tuple[list[str], Int64[np.ndarray, " N"], 
             do="leave out the lines of items without a group",
         )
     numbers = groups.dictionary_encode().indices.to_numpy().astype(np.int64)
-    return ids.to_pylist(), numbers, sides[0] == "image_id"
+    return ids, numbers, sides[0] == "image_id"
 
 
 def _table(path: Path) -> pa.Table:

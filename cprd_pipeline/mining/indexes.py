@@ -6,10 +6,24 @@ from cprd_pipeline.mining.approximate import ApproximateSearch, Finder
 from cprd_pipeline.mining.hnsw import HnswFinder, HnswRecipe
 from cprd_pipeline.mining.index_file import Recipe, stored_index
 from cprd_pipeline.mining.index_settings import IndexSettings
-from cprd_pipeline.mining.ivf import IvfFinder, IvfRecipe
+from cprd_pipeline.mining.ivf import IvfFinder, IvfRecipe, cells_and_sample
 from cprd_pipeline.mining.search import ExactSearch, Search, Vectors, usable_gpus
 
 _REFINE_PQ = 8
+
+
+def check_index(index: IndexSettings, count: int) -> None:
+    """Refuse what does not fit the number of vectors, before there are any.
+
+    Args:
+        index: The settings.
+        count: Vectors.
+
+    Raises:
+        SettingsError: There are too few.
+    """
+    if index.kind in ("ivf_flat", "ivf_pq"):
+        cells_and_sample(index, count)
 
 
 def make_search(

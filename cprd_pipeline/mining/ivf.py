@@ -58,17 +58,7 @@ class IvfRecipe:
             SettingsError: A setting does not fit the number of vectors or their width.
         """
         quantised = settings.kind == "ivf_pq"
-        nlist = settings.nlist or max(1, min(round(4 * math.sqrt(count)), count // _LEAST_A_CELL))
-        fewest = max(nlist, _PQ_CENTRES if quantised else 1)
-        if count < fewest:
-            raise SettingsError(
-                f"index.kind is {settings.kind} with {nlist} cells, and there are {count} items",
-                expected=f"at least {fewest} items",
-                do="set index.kind=exact, which is fast for so few",
-            )
-        sample = min(count, settings.train_sample or max(_SAMPLED_A_CELL * nlist, _LEAST_A_CELL * _PQ_CENTRES))
-        if sample < fewest:
-            raise SettingsError(f"index.train_sample is {sample}", expected=f"at least {fewest} for {settings.kind}")
+        nlist, sample = cells_and_sample(settings, count)
         pq_m = _choose_pq_m(settings.pq_m, width) if quantised else None
         return cls(settings.kind, nlist, sample, pq_m, settings.float16 and not quantised, settings.seed)
 
@@ -145,6 +135,30 @@ class IvfFinder:
         self._index.nprobe = probes
         _, positions = self._index.search_preassigned(queries, fetch, cells.positions, cells.similarities)
         return positions
+
+
+def cells_and_sample(settings: IndexSettings, count: int) -> tuple[int, int]:
+    """How many cells there are, and how many vectors they are learnt from.
+
+    Args:
+        settings: Of kind `ivf_flat` or `ivf_pq`.
+        count: Vectors.
+
+    Raises:
+        SettingsError: A setting does not fit the number of vectors.
+    """
+    nlist = settings.nlist or max(1, min(round(4 * math.sqrt(count)), count // _LEAST_A_CELL))
+    fewest = max(nlist, _PQ_CENTRES if settings.kind == "ivf_pq" else 1)
+    if count < fewest:
+        raise SettingsError(
+            f"index.kind is {settings.kind} with {nlist} cells, and there are {count} items",
+            expected=f"at least {fewest} items",
+            do="set index.kind=exact, which is fast for so few",
+        )
+    sample = min(count, settings.train_sample or max(_SAMPLED_A_CELL * nlist, _LEAST_A_CELL * _PQ_CENTRES))
+    if sample < fewest:
+        raise SettingsError(f"index.train_sample is {sample}", expected=f"at least {fewest} for {settings.kind}")
+    return nlist, sample
 
 
 def _choose_pq_m(wanted: int | None, width: int) -> int:

@@ -12,7 +12,7 @@ from cprd_pipeline.mining.draws import item_keys
 from cprd_pipeline.mining.earlier import EarlierLists
 from cprd_pipeline.mining.filters import Filters
 from cprd_pipeline.mining.groups import same_group
-from cprd_pipeline.mining.indexes import make_search
+from cprd_pipeline.mining.indexes import check_index, make_search
 from cprd_pipeline.mining.inputs import Inputs
 from cprd_pipeline.mining.relations import Relation, SameGroup, SameText, SimilarText, text_classes
 from cprd_pipeline.mining.search import Search
@@ -48,13 +48,21 @@ class Workshop:
         Raises:
             StoreError: An earlier round has other queries than the split.
             CorpusError: The group file is not as it must be.
+            SettingsError: The index does not fit the number of items.
         """
+        for side in (self.sides.captions, self.sides.images):
+            check_index(self.settings.index, len(side))
         for direction in DIRECTIONS:
             self._earlier(direction)
         _ = self._groups
 
     def miner(self, direction: Direction, vectors: CorpusEmbeddings) -> Miner:
-        """The miner of a direction; its index is built or read here."""
+        """The miner of a direction; its index is built or read here.
+
+        Args:
+            direction: Who asks.
+            vectors: Of both sides, one a content in the order of the contents.
+        """
         settings, sides = self.settings, self.sides
         by_image = direction == "i2t"
         queries, items = (sides.images, sides.captions) if by_image else (sides.captions, sides.images)
@@ -75,10 +83,10 @@ class Workshop:
         )
 
     def search(self, direction: Direction, vectors: CorpusEmbeddings) -> Search:
-        """The search among the contents that a direction asks for."""
-        settings, sides = self.settings, self.sides
+        """The search among the contents that a direction asks for; vectors as for `miner`."""
+        settings = self.settings
         return make_search(
-            vectors.captions[sides.captions.first] if direction == "i2t" else vectors.images[sides.images.first],
+            vectors.captions if direction == "i2t" else vectors.images,
             settings.index,
             identity=f"{self.inputs.encoder} {self.inputs.corpus.digest} {settings.split} {direction}",
             cache=cache_folder(),
@@ -120,6 +128,5 @@ class Workshop:
         if filters.same_text and (same := SameText(sides.captions_of_images, self._text_classes)).possible:
             found["same_text"] = same
         if filters.similar_text is not None:
-            of_captions = vectors.captions[sides.captions.first]
-            found["similar_text"] = SimilarText(sides.captions_of_images, of_captions, filters.similar_text)
+            found["similar_text"] = SimilarText(sides.captions_of_images, vectors.captions, filters.similar_text)
         return found

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from jaxtyping import Int64
 
 from cprd_pipeline.mining.advice import advise
 from cprd_pipeline.mining.settings import MineSettings
 from cprd_pipeline.mining.sides import Sides
 from cprd_pipeline.mining.summary import summarise
+from cprd_pipeline.models.device import device_title
 from cprd_pipeline.progress import announce
 from cprd_pipeline.store.folder import InputFolder
 from cprd_pipeline.store.report import StageReport
@@ -25,14 +25,14 @@ class Ran:
     """What only the run itself knows.
 
     Args:
-        device: Of the encoder.
-        dtype: Of the encoder.
+        device: Of the encoder, by name.
+        dtype: Of the encoder, by name.
         indexes: Of each direction that was searched: what `Search.describe` says, and its recall against exact search.
         seconds: Of each part.
     """
 
-    device: torch.device
-    dtype: torch.dtype
+    device: str
+    dtype: str
     indexes: Mapping[str, dict[str, Any]]
     seconds: Mapping[str, float]
 
@@ -51,13 +51,12 @@ def make_report(settings: MineSettings, sides: Sides, ran: Ran) -> StageReport:
     advice = advise(directions, settings.filters, settings.k)
     for line in advice:
         announce(line)
-    where = torch.cuda.get_device_name(ran.device) if ran.device.type == "cuda" else "cpu"
-    number_type = str(ran.dtype).removeprefix("torch.")
+    where = device_title(ran.device)
     size = sum(folder.part_path(part.name).stat().st_size for part in folder.manifest.parts)
     table = [("split, round", f"{settings.split}, {settings.round}"), ("", _cells("image to text", "text to image"))]
     table += [(what, _cells(*(form(directions[name]) for name in item_ids))) for what, form in _rows(settings.k)]
     table += _filter_rows(directions) + _index_rows(ran.indexes)
-    table += [("device", f"{where}, {number_type}"), ("candidates", f"{settings.output}, {size:,} bytes")]
+    table += [("device", f"{where}, {ran.dtype}"), ("candidates", f"{settings.output}, {size:,} bytes")]
     return StageReport(
         stage="mine",
         settings=settings.as_json(),
@@ -65,7 +64,7 @@ def make_report(settings: MineSettings, sides: Sides, ran: Ran) -> StageReport:
             "encoder": folder.manifest.inputs["encoder"],
             "round": settings.round,
             "device": where,
-            "dtype": number_type,
+            "dtype": ran.dtype,
             "indexes": dict(ran.indexes),
             "bytes": size,
             "directions": directions,
@@ -117,9 +116,17 @@ def _filter_rows(directions: dict[str, dict[str, Any]]) -> list[tuple[str, str]]
 
 
 def _index_rows(indexes: Mapping[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """Recall of approximate indexes."""
-    return [
+    """What searched and where, recall of approximate indexes, and what became of older ones."""
+    searches = sorted({f"{found['kind']} on {_place(found['gpus'])}" for found in indexes.values()})
+    rows = [("search", ", ".join(searches))] if searches else []
+    rows += [
         (f"recall of {found['kind']}, {direction}", f"{found['recall']:.4f} against exact search")
         for direction, found in indexes.items()
         if "recall" in found
     ]
+    freed = sum(found.get("freed_bytes", 0) for found in indexes.values())
+    return [*rows, ("old indexes removed", f"{freed:,} bytes")] if freed else rows
+
+
+def _place(gpus: int) -> str:
+    return f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "cpu"

@@ -14,9 +14,9 @@ from cprd_pipeline.mining.report import Ran, make_report
 from cprd_pipeline.mining.search import ExactSearch, Excluded, count_gpus
 from cprd_pipeline.mining.settings import MineSettings
 from cprd_pipeline.mining.sides import Sides, group_sides
-from cprd_pipeline.models.device import choose_device, choose_dtype
-from cprd_pipeline.models.dual_encoder import encoder_fingerprint
+from cprd_pipeline.models.device import CPU, device_name, dtype_name
 from cprd_pipeline.models.embeddings import CorpusEmbeddings, embed_corpus
+from cprd_pipeline.models.encoder_identity import encoder_fingerprint
 from cprd_pipeline.progress import progress_bar
 from cprd_pipeline.store.folder import OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
@@ -35,8 +35,8 @@ def run(settings: MineSettings) -> StageReport:
     """
     corpus = Corpus(settings.corpus)
     split = corpus.split(settings.split)
-    device = choose_device(settings.device)
-    dtype = choose_dtype(settings.dtype, device)
+    device = device_name(settings.device)
+    dtype = dtype_name(settings.dtype, device)
     inputs = open_inputs(settings, corpus, encoder_fingerprint(settings.encoder, dtype))
     writer = OutputWriter(settings.output, "candidates", settings.in_force(), inputs.digests())
     current = writer.is_current()
@@ -48,7 +48,8 @@ def run(settings: MineSettings) -> StageReport:
     indexes: dict[str, dict[str, Any]] = {}
     if not current:
         # FAISS is looked for before hours of embedding, not after.
-        workshop = Workshop(settings, inputs, split, sides, count_gpus() > 0 and device.type == "cuda")
+        # Its GPUs are its own affair: torch may see none, and brought embeddings need no torch.
+        workshop = Workshop(settings, inputs, split, sides, count_gpus() > 0 and settings.device != CPU)
         if missing := _missing_parts(workshop, writer):
             with watch.measure("grouping"):
                 workshop.check()
@@ -56,12 +57,13 @@ def run(settings: MineSettings) -> StageReport:
                 embeddings = embed_corpus(
                     settings.encoder,
                     corpus,
-                    split.images,
-                    split.captions,
+                    split.images[sides.images.first],
+                    split.captions[sides.captions.first],
                     device=device,
                     dtype=dtype,
                     batch_size=settings.batch_size,
                     workers=settings.workers,
+                    fingerprint=inputs.encoder,
                 )
             indexes = _mine(workshop, embeddings, missing, writer, watch)
         writer.finish()
@@ -121,10 +123,9 @@ def _recall(workshop: Workshop, miner: Miner, embeddings: CorpusEmbeddings) -> d
     if settings.index.kind == "exact" or not count:
         return {}
     rows = np.linspace(0, len(miner.queries.ids) - 1, count).astype(np.int64)
-    _, contents = miner.positives.of(miner.queries.of_row[rows])
-    counts = miner.positives.counts()[miner.queries.of_row[rows]]
-    excluded = Excluded(np.concatenate([[0], np.cumsum(counts)]), contents)
-    sides = workshop.sides
-    items = embeddings.captions[sides.captions.first] if miner.direction == "i2t" else embeddings.images[sides.images.first]
+    asking = miner.queries.of_row[rows]
+    _, contents = miner.positives.of(asking)
+    excluded = Excluded(np.concatenate([[0], np.cumsum(miner.positives.counts()[asking])]), contents)
+    items = embeddings.captions if miner.direction == "i2t" else embeddings.images
     exact = ExactSearch(items, query_block=settings.query_block, index_block=settings.index_block)
-    return {"recall": recall(miner.search, exact, miner.query_vectors[rows], settings.k, excluded)}
+    return {"recall": recall(miner.search, exact, miner.query_vectors[asking], settings.k, excluded)}

@@ -63,7 +63,7 @@ class Search(Protocol):
         """What searches and where, as JSON: kind, parameters, device (`cpu` or `gpu`), gpus, bytes, build_seconds.
 
         `bytes` are those of the index; `build_seconds` is null where there is nothing to build.
-        An approximate search adds `reused`: whether its index was there already.
+        An approximate search adds what became of its index file.
         """
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cprd_pipeline.errors import StoreError
+from cprd_pipeline.models.vector_room import room_for
 from cprd_pipeline.store.atomic import checksum, write_file, write_json
 from cprd_pipeline.store.fingerprint import DigestArray, bytes_digest, digest_keys
 
@@ -54,26 +55,24 @@ class EmbeddingCache:
             self._scan()
 
     def gather(self, digests: DigestArray) -> Vectors:
-        """Vectors of contents, float32 [N, D].
+        """Vectors of contents, float32 [N, D]; very many of them lie in a file (see `vector_room`).
 
         Args:
             digests: uint8 [N, 16]; N >= 1; none of them missing.
 
         Raises:
             StoreError: A content has no vector.
+            MachineError: There is no room on the disk.
         """
         entries = self._find(digests)
         if (entries < 0).any():
             raise StoreError(f"{self.folder}: {int((entries < 0).sum())} embeddings are not there", do="run the same command again")
         chunks, rows = self._chunk[entries], self._row[entries]
-        vectors: Vectors | None = None
-        for chunk in np.unique(chunks):
-            mapped = np.load(self._vectors(self._names[chunk]), mmap_mode="r", allow_pickle=False)
-            if vectors is None:
-                vectors = np.empty((len(digests), mapped.shape[1]), dtype=np.float32)
-            wanted = np.flatnonzero(chunks == chunk)
-            vectors[wanted] = mapped[rows[wanted]]
-        assert vectors is not None
+        by_chunk = np.argsort(chunks, kind="stable")
+        needed = np.unique(chunks)
+        vectors = room_for(len(digests), self._mapped(self._names[needed[0]]).shape[1], self.folder)
+        for chunk, wanted in zip(needed, np.split(by_chunk, np.searchsorted(chunks[by_chunk], needed[1:])), strict=True):
+            vectors[wanted] = self._mapped(self._names[chunk])[rows[wanted]]
         return vectors
 
     def add(self, digests: DigestArray, vectors: Vectors) -> None:
@@ -109,6 +108,10 @@ class EmbeddingCache:
             return np.full(len(keys), -1, dtype=np.int64)
         entries = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return np.where(self._keys[entries] == keys, entries, -1)
+
+    def _mapped(self, name: str) -> Vectors:
+        mapped: Vectors = np.load(self._vectors(name), mmap_mode="r", allow_pickle=False)
+        return mapped
 
     def _is_whole(self, name: str) -> bool:
         if name not in self._verified:

@@ -17,12 +17,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cprd_pipeline.corpus.reader import Items, Rows
+from cprd_pipeline.corpus.reader import Items, Rows, column_digests
 from cprd_pipeline.errors import ModelError
+from cprd_pipeline.models.vector_room import room_for
 from cprd_pipeline.store.atomic import checksum
-from cprd_pipeline.store.fingerprint import DIGEST_BYTES, digest_keys, json_digest, stack_digests
+from cprd_pipeline.store.fingerprint import DIGEST_BYTES, digest_keys, json_digest
+from cprd_pipeline.store.folder import cache_folder
 
 PREFIX = "embeddings:"
 """Before the folder, in a setting that names an encoder."""
@@ -44,13 +47,13 @@ class _SideFiles:
     Args:
         path: The file of the vectors, for messages.
         vectors: Floating point [N, D].
-        keys: Ids, or digests of 16 bytes: [N].
+        keys: Ids (strings), or digests (binary values of 16 bytes): [N].
         by_digest: Which of the two.
     """
 
     path: Path
     vectors: npt.NDArray[Any]
-    keys: list[Any]
+    keys: pa.Array
     by_digest: bool
 
 
@@ -87,6 +90,7 @@ def read_brought(
     Raises:
         ModelError: A file is missing or is not what it should be, or the sides differ in D; ids do not resolve, occur twice or
             are too few; a vector is zero or not finite. The message names the first of them.
+        MachineError: There is no room on the disk for very many vectors.
     """
     first, second = (_read_side(folder, side) for side in _SIDES)
     if first.vectors.shape[1] != second.vectors.shape[1]:
@@ -131,7 +135,9 @@ def _read_arrays(plain: Path, ids: Path) -> _SideFiles:
     text = ids.read_text(encoding="utf-8")
     # Not splitlines(), which would also cut an id at a form feed or a line separator.
     lines = text.removesuffix("\n").split("\n") if text else []
-    return _SideFiles(plain, np.load(plain, mmap_mode="r", allow_pickle=False), [line.removesuffix("\r") for line in lines], False)
+    if "\r" in text:
+        lines = [line.removesuffix("\r") for line in lines]
+    return _SideFiles(plain, np.load(plain, mmap_mode="r", allow_pickle=False), pa.array(lines, pa.string()), False)
 
 
 def _read_table(path: Path) -> _SideFiles:
@@ -140,15 +146,16 @@ def _read_table(path: Path) -> _SideFiles:
     if len(keys) != 1 or "vector" not in names:
         raise ModelError(f"{path}: columns {', '.join(names)}", expected="vector, and one of id and digest")
     table = pq.read_table(path, columns=[*keys, "vector"], memory_map=True)
-    kind = table.schema.field("vector").type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-        raise ModelError(f"{path}: vector is of type {kind}", expected="a list of numbers")
+    found = table.schema.field("vector").type
+    if not (pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)):
+        raise ModelError(f"{path}: vector is of type {found}", expected="a list of numbers")
     if not len(table):
         raise ModelError(f"{path}: no rows in it", expected="one an item")
     by_digest = keys == ["digest"]
     values = table[keys[0]].to_pylist()
     _check_keys(path, values, by_digest)
-    return _SideFiles(path, _stack(path, table["vector"], values), values, by_digest)
+    kind = pa.binary(DIGEST_BYTES) if by_digest else pa.string()
+    return _SideFiles(path, _stack(path, table["vector"], values), pa.array(values, kind), by_digest)
 
 
 def _stack(path: Path, vectors: pa.ChunkedArray, values: list[Any]) -> npt.NDArray[Any]:
@@ -182,7 +189,7 @@ def _gather(found: _SideFiles, items: Items, rows: Rows) -> npt.NDArray[np.float
             f"{found.path}: no vector for {len(lacking)} of {len(rows)} items (first: {items.ids[rows[lacking[0]]]!r})",
             expected="one for each item that is asked for",
         )
-    vectors = np.empty((len(rows), found.vectors.shape[1]), dtype=np.float32)
+    vectors = room_for(len(rows), found.vectors.shape[1], cache_folder())
     for start in range(0, len(rows), _BLOCK):
         block = found.vectors[wanted[start : start + _BLOCK]].astype(np.float64)
         vectors[start : start + len(block)] = _unit(block, found, items, rows[start:])
@@ -201,29 +208,29 @@ def _unit(block: npt.NDArray[np.float64], found: _SideFiles, items: Items, rows:
 
 def _places_by_id(found: _SideFiles, items: Items) -> Rows:
     """Row of the file for each item of the corpus, -1 where it has none; int64 [N]."""
+    rows = pc.index_in(found.keys, value_set=items.arrow_ids)
+    if rows.null_count:
+        raise _unknown(found, found.keys.filter(pc.is_null(rows))[0].as_py())
     places = np.full(len(items), -1, dtype=np.int64)
-    for place, key in enumerate(found.keys):
-        row = items.row_of.get(key)
-        if row is None:
-            raise _unknown(found, key)
-        if places[row] >= 0:
-            raise _twice(found, key)
-        places[row] = place
+    order = np.arange(len(found.keys))
+    places[rows.to_numpy()] = order
+    if len(repeated := np.flatnonzero(places[rows.to_numpy()] != order)):
+        raise _twice(found, found.keys[int(repeated[0])].as_py())
     return places
 
 
 def _places_by_digest(found: _SideFiles, items: Items) -> Rows:
     """As `_places_by_id`; items of one content share a row."""
-    if not found.keys:
+    if not len(found.keys):
         return np.full(len(items), -1, dtype=np.int64)
-    keys = digest_keys(stack_digests(found.keys))
+    keys = digest_keys(column_digests(found.keys))
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     if len(repeated := np.flatnonzero(ordered[1:] == ordered[:-1])):
-        raise _twice(found, found.keys[order[repeated[0]]].hex())
+        raise _twice(found, found.keys[int(order[repeated[0]])].as_py().hex())
     wanted = digest_keys(items.digests)
     if len(unknown := np.flatnonzero(~np.isin(keys, wanted))):
-        raise _unknown(found, found.keys[unknown[0]].hex())
+        raise _unknown(found, found.keys[int(unknown[0])].as_py().hex())
     entries = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
     return np.where(ordered[entries] == wanted, order[entries], -1)
 

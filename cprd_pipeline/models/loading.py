@@ -7,12 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from torch import Tensor
-
 from cprd_pipeline.corpus.images import DECODER_VERSION
 from cprd_pipeline.errors import ModelError
+from cprd_pipeline.models.weights import tensors_digest
 from cprd_pipeline.store.fingerprint import DIGEST_BYTES, json_digest
 from cprd_pipeline.store.schemas import FINGERPRINT_VERSION
 
@@ -120,6 +117,9 @@ def load_whole(model_class: Any, folder: Path, expected: str, **options: Any) ->
     Raises:
         ModelError: It cannot be loaded, or weights are missing.
     """
+    # Here, as everything that loads: fingerprints need none of it.
+    import torch
+
     try:
         with without_bars():
             model, notes = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **options)
@@ -130,41 +130,6 @@ def load_whole(model_class: Any, folder: Path, expected: str, **options: Any) ->
         # transformers would go on with random numbers in their place.
         raise ModelError(f"{folder}: {len(missing)} weights are missing (first: {missing[0]})", expected=expected)
     return model
-
-
-def tensors_digest(folder: Path) -> str:
-    """Digest of a model's weights: names, types, shapes and bytes, whatever the file layout or path.
-
-    Raises:
-        ModelError: The folder holds no weights.
-    """
-    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    count = 0
-    for name, tensor in _tensors(folder):
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        # Bytes rather than values, since NumPy knows no bfloat16.
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        count += 1
-    if not count:
-        raise ModelError(f"{folder}: no weights in it", expected="model.safetensors (or pytorch_model.bin)")
-    return digest.hexdigest()
-
-
-def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """All tensors in the order of their names."""
-    files = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            files.update(dict.fromkeys(file.keys(), path))
-    if files:
-        for name in sorted(files):
-            with safe_open(files[name], framework="pt") as file:
-                yield name, file.get_tensor(name)
-        return
-    weights: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("pytorch_model*.bin")):
-        weights.update(torch.load(path, map_location="cpu", weights_only=True))
-    yield from sorted(weights.items())
 
 
 def model_fingerprint(folder: Path, **facts: Any) -> str:

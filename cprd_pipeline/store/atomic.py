@@ -10,28 +10,33 @@ from pathlib import Path
 from typing import Any
 
 from cprd_pipeline.errors import MachineError
+from cprd_pipeline.store.leftovers import make_aside, remove_leftovers
 
 CHECKSUM_BYTES = 16
 
 
 def write_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then sync and rename it.
+    """Let `write` fill a file of the same name in a temporary folder beside `path`, then sync and rename it.
+
+    Apart, so that nobody who looks through a folder meets half a file. What killed writers left there is removed.
 
     Raises:
         MachineError: The disk is full or the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last because writers such as NumPy's add it when it is not there.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    remove_leftovers(path.parent)
     try:
-        write(temporary)
-        sync_file(temporary)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        aside = make_aside(path.parent)
+        try:
+            temporary = aside / path.name
+            write(temporary)
+            sync_file(temporary)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise machine_error(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -15,14 +15,14 @@ from tests.corpus.conftest import files_of
 
 
 def test_unpaired_items_come_after_all_others_and_change_none(scene_settings):
-    """The other pictures and captions are the same rows; the new ones are of train, and no picture of theirs is there."""
+    """The other pictures and captions are the same rows; the new ones are a split of their own, without pairs."""
     plain = World(scene_settings().scenes).records
     grown = World(scene_settings(unpaired_images=5, unpaired_captions=4).scenes).records
     assert (grown.images[:20], grown.captions[:48]) == (plain.images, plain.captions)
     assert [(image.split, image.image_id) for image in grown.images[20:]] == [
-        ("train", f"train-unpaired-{n:06d}") for n in range(5)
+        ("unpaired", f"unpaired-{n:06d}") for n in range(5)
     ]
-    assert [(caption.split, caption.image_ids) for caption in grown.captions[48:]] == [("train", ())] * 4
+    assert [(caption.split, caption.image_ids) for caption in grown.captions[48:]] == [("unpaired", ())] * 4
     assert len({image.stored for image in grown.images}) == 25
     assert len({caption.text for caption in grown.captions[48:]}) == 4
     more = World(scene_settings(unpaired_images=7, unpaired_captions=4).scenes).records
@@ -34,8 +34,8 @@ def test_a_corpus_with_unpaired_items(scene_settings):
     settings = scene_settings(unpaired_images=5, unpaired_captions=4)
     report = prepare.run(settings)
     assert (report.results["unpaired_images"], report.results["unpaired_captions"]) == (5, 4)
-    assert report.results["splits"]["train"] == {"images": 17, "captions": 28}
-    assert run_check(settings).results["splits"]["train"] == report.results["splits"]["train"]
+    assert report.results["splits"]["unpaired"] == {"images": 5, "captions": 4}
+    assert run_check(settings).results["splits"] == report.results["splits"]
     corpus = Corpus(settings.output)
     annotated = {corpus.captions.digests[caption].tobytes() for _, caption in corpus.positives[:48]}
     assert all(image < 20 or corpus.captions.digests[caption].tobytes() in annotated for image, caption in corpus.positives)
@@ -50,8 +50,8 @@ def test_without_unpaired_items_the_corpus_is_the_one_it_always_was(scene_settin
     assert set(json.loads(one["_manifest.json"])["settings"]["scenes"]) == {"seed", "splits"}
 
 
-def test_relevance_holds_unpaired_items_too(scene_settings):
-    """One row and one column more for each, the others as they were."""
+def test_relevance_is_of_the_named_splits_alone(scene_settings):
+    """Unpaired items are a split of their own, of which nobody asks for the true relevance."""
     splits = {"train": {"images": 12, "captions_each": 2, "relevance": True}}
     relevance = []
     for name, unpaired in (("plain", 0), ("grown", 3)):
@@ -59,13 +59,10 @@ def test_relevance_holds_unpaired_items_too(scene_settings):
         prepare.run(settings)
         corpus = Corpus(settings.output)
         relevance.append(read_relevance(corpus, corpus.split("train")))
-    assert relevance[1].shape == (15, 30)
-    assert (relevance[1][:12, :24] == relevance[0]).all()
-    assert (relevance[1][12:].max(axis=1) > 0).all()
-    assert (relevance[1][:, 24:].max(axis=0) > 0).all()
+    assert (relevance[1] == relevance[0]).all()
 
 
-def test_unpaired_items_need_their_split():
+def test_their_split_has_a_name_that_no_other_has():
     """The message names it."""
-    with pytest.raises(ValidationError, match="unpaired items are of the split train, which splits does not have"):
-        ScenesSettings.model_validate({"splits": {"dev": {"images": 3}}, "unpaired_images": 1})
+    with pytest.raises(ValidationError, match="unpaired items are the split unpaired, which splits has too"):
+        ScenesSettings.model_validate({"splits": {"unpaired": {"images": 3}}, "unpaired_images": 1})

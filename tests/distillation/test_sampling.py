@@ -124,3 +124,12 @@ def test_too_few_unpaired_items(corpus: Corpus) -> None:
     """A batch never holds a query twice."""
     with pytest.raises(CorpusError, match="split train has 12 unpaired items with a possible partner, a batch takes 14"):
         build(corpus, knowledge(corpus), batch_size=20, unpaired={"share": 0.7})
+
+
+def test_unpaired_queries_may_lie_in_another_split(corpus: Corpus) -> None:
+    """That split must be there; pairs still come from the one that is trained on."""
+    with pytest.raises(CorpusError, match="split 'pool' has 0 images and 0 captions"):
+        build(corpus, knowledge(corpus), unpaired={"share": 0.25, "split": "pool"})
+    same = build(corpus, knowledge(corpus), unpaired={"share": 0.25, "split": "train"})
+    plain = build(corpus, knowledge(corpus), unpaired={"share": 0.25})
+    assert all((one == other).all() for one, other in zip(same.batch(3), plain.batch(3), strict=True))

@@ -153,7 +153,8 @@ def mined(world: World, corpus: Corpus, settings: MineSettings, part: int = 4) -
     sides = group_sides(corpus, split, settings.k)
     workshop = Workshop(settings, open_inputs(settings, corpus, "encoder"), split, sides, gpus=False)
     workshop.check()
-    vectors = CorpusEmbeddings(world.image_vectors[world.images], world.caption_vectors[world.captions], "encoder", 0.0)
+    images, captions = np.array(world.images)[sides.images.first], np.array(world.captions)[sides.captions.first]
+    vectors = CorpusEmbeddings(world.image_vectors[images], world.caption_vectors[captions], "encoder", 0.0)
     rows: dict[str, list[dict[str, Any]]] = {}
     for direction in DIRECTIONS:
         miner = workshop.miner(direction, vectors)

@@ -193,6 +193,7 @@ def test_what_is_described(tmp_path: Path) -> None:
         "bytes": file.stat().st_size,
         "build_seconds": first["build_seconds"],
         "reused": False,
+        "freed_bytes": 0,
     }
     assert first["build_seconds"] > 0
     assert searcher(ITEMS, tmp_path, kind="ivf_flat").describe() == first | {"reused": True}

@@ -35,7 +35,7 @@ def mine(queries: Contents, items: Contents, pairs: list[tuple[int, int]], simil
     """Rows of all queries, where item content g has the given cosine with every query."""
     angles = np.arccos(np.array(similarities))
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    asking = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (len(queries.ids), 1))
+    asking = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (len(queries), 1))
     positives = group_positives(np.array(pairs, dtype=np.int64).reshape(-1, 2), queries, items)
     sampling = Sampling(SamplerSettings(), k, np.zeros(len(items), dtype=np.uint64))
     filters = Filters(FilterSettings(), {}, True)

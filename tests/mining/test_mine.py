@@ -19,10 +19,11 @@ from cprd_pipeline.errors import CorpusError, MissingDependencyError, ModelError
 from cprd_pipeline.mining import miners, search
 from cprd_pipeline.mining import run as stage
 from cprd_pipeline.mining.settings import MineSettings
-from cprd_pipeline.models import embeddings
+from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.models.embeddings import embed_corpus
 from cprd_pipeline.store.folder import InputFolder
 from cprd_pipeline.store.schemas import CANDIDATES, check_schema
+from tests.mining.pretended_gpus import PretendedGpus
 from tests.tiny_encoders import random_captions, random_image, simple_corpus, write_corpus
 
 ROOT = Path(__file__).parents[2]
@@ -176,7 +177,7 @@ def test_another_k_embeds_nothing_again(tmp_path: Path, clip_folder: Path, monke
     def refuse(*_: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(embeddings.DualEncoder, "load", refuse)
+    monkeypatch.setattr(DualEncoder, "load", refuse)
     stage.run(mine_settings(tmp_path, corpus, clip_folder, k=3))
     assert {len(row["candidate_ids"]) for row in rows_of(tmp_path / "candidates")} == {3}
 
@@ -249,6 +250,20 @@ def test_missing_faiss_is_said_before_anything_is_embedded(
     with pytest.raises(MissingDependencyError, match="faiss"):
         stage.run(settings)
     assert not (tmp_path / "cache" / "embeddings").exists()
+
+
+@pytest.mark.parametrize(("device", "place"), [("auto", "2 GPUs"), ("cpu", "cpu")])
+def test_the_output_says_where_was_searched(
+    device: str, place: str, tmp_path: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAISS's (pretended) GPUs are taken unless the CPU was asked for, even where torch sees none; the candidates are the same."""
+    corpus = tangled_corpus(tmp_path / "corpus")
+    stage.run(mine_settings(tmp_path, corpus, clip_folder, output=tmp_path / "plain"))
+    monkeypatch.setattr(search, "load_faiss", lambda: PretendedGpus(2))
+    report = stage.run(mine_settings(tmp_path, corpus, clip_folder, device=device))
+    assert dict(report.table)["search"] == f"exact on {place}"
+    assert {found["gpus"] for found in report.results["indexes"].values()} == {2 if device == "auto" else 0}
+    assert rows_of(tmp_path / "candidates") == rows_of(tmp_path / "plain")
 
 
 def test_an_encoder_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ STAGES = Path(__file__).parents[2] / "stages"
 
 @pytest.mark.parametrize("name", ["mine", "mine_test", "smoke/mine", "smoke/mine_test"])
 def test_stage_files_hold_every_knob(name: str) -> None:
-    """The YAML files name every setting; the main one holds the defaults but for the demo's own, large k."""
+    """The YAML files name every setting; the main one holds the defaults but for the demo's own miner."""
     settings = load_settings(MineSettings, STAGES / f"{name}.yaml")
     for group in (settings, settings.index, settings.filters, settings.sampler):
         assert group.model_fields_set == set(type(group).model_fields)
     if name == "mine":
-        assert settings == MineSettings(k=settings.k)
+        assert settings == MineSettings(encoder=settings.encoder)
 
 
 @pytest.mark.parametrize(

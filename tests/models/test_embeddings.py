@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cprd_pipeline.corpus.images import ImageReader
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.errors import ModelError, StoreError
-from cprd_pipeline.models import embeddings
+from cprd_pipeline.models import embed_items
 from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.models.embedding_cache import EmbeddingCache
 from cprd_pipeline.models.embeddings import CorpusEmbeddings, embed_corpus
@@ -70,7 +71,7 @@ def test_rows_are_those_that_were_asked_for(clip: Path, corpus: Corpus) -> None:
     """Any rows in any order, repeated ones too, equal the model's own vectors of these items."""
     found = embed(clip, corpus, images=[7, 3, 7], captions=[39, 0])
     model = DualEncoder.load(str(clip), CPU, torch.float32)
-    with torch.no_grad(), embeddings.ImageReader(corpus) as reader:
+    with torch.no_grad(), ImageReader(corpus) as reader:
         images = model.embed_images(model.pixels([reader.read(row) for row in (7, 3, 7)]))
         captions = model.embed_texts(**model.tokens([corpus.texts[39], corpus.texts[0]]))
     np.testing.assert_allclose(found.images, images.numpy(), atol=1e-6)
@@ -120,8 +121,8 @@ def test_an_interrupted_run_goes_on_at_the_chunk(
     clip: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was finished before the crash is not embedded again, and the files end up as without a crash."""
-    monkeypatch.setattr(embeddings, "IMAGE_CHUNK", 6)
-    monkeypatch.setattr(embeddings, "CAPTION_CHUNK", 12)
+    monkeypatch.setattr(embed_items, "IMAGE_CHUNK", 6)
+    monkeypatch.setattr(embed_items, "CAPTION_CHUNK", 12)
     embed(clip, corpus, batch_size=4)
     unbroken = cached_bytes()
     monkeypatch.setenv("CPRD_CACHE", str(tmp_path / "again"))

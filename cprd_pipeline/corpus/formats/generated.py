@@ -60,7 +60,7 @@ class World:
 
     def _add_unpaired_images(self, start: int, count: int) -> None:
         scenes = draw_scenes(count, self._draws(UNPAIRED_SPLIT, start, _UNPAIRED_IMAGES))
-        ids = [f"{UNPAIRED_SPLIT}-unpaired-{start + scene:06d}" for scene in range(count)]
+        ids = [f"{UNPAIRED_SPLIT}-{start + scene:06d}" for scene in range(count)]
         self._keep_images(UNPAIRED_SPLIT, ids, scenes)
 
     def _add_unpaired_captions(self, start: int, count: int) -> None:
@@ -68,7 +68,7 @@ class World:
         captions = write_captions(draw_scenes(count, draws), 1, draws)
         self._keep_captions(UNPAIRED_SPLIT, captions)
         self.records.captions.extend(
-            CaptionRecord(f"{UNPAIRED_SPLIT}-unpaired-{start + scene:06d}-0", text, (), UNPAIRED_SPLIT)
+            CaptionRecord(f"{UNPAIRED_SPLIT}-{start + scene:06d}-0", text, (), UNPAIRED_SPLIT)
             for text, scene in zip(captions.texts, captions.scenes, strict=True)
         )
 
@@ -76,15 +76,18 @@ class World:
         return np.random.default_rng([self._settings.seed, int.from_bytes(split.encode()), *purpose])
 
     def _keep_images(self, split: str, ids: list[str], scenes: Scenes) -> None:
-        if self._settings.splits[split].relevance:
+        if self._keeps_relevance(split):
             self._scenes[split].append(scenes._replace(pixels=scenes.pixels[:0]))
         self.records.images.extend(
             ImageRecord(image_id, split, stored=_png(pixels)) for image_id, pixels in zip(ids, scenes.pixels, strict=True)
         )
 
     def _keep_captions(self, split: str, captions: SceneCaptions) -> None:
-        if self._settings.splits[split].relevance:
+        if self._keeps_relevance(split):
             self._captions[split].append(captions)
+
+    def _keeps_relevance(self, split: str) -> bool:
+        return split in self._settings.splits and self._settings.splits[split].relevance
 
     def write_relevance(self, split: str, path: Path) -> None:
         """Write the true relevance of a split as .npy, without holding it in memory.

@@ -1,0 +1,106 @@
+"""The weights of a model folder as bytes: their digest needs no torch, which a run without a model would load for nothing else."""
+
+import hashlib
+import json
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from cprd_pipeline.errors import ModelError
+from cprd_pipeline.store.fingerprint import DIGEST_BYTES
+
+# What torch calls the number types of safetensors: the digest holds torch's names.
+_TORCH_NAMES = {
+    "BOOL": "torch.bool",
+    "U8": "torch.uint8",
+    "I8": "torch.int8",
+    "U16": "torch.uint16",
+    "I16": "torch.int16",
+    "U32": "torch.uint32",
+    "I32": "torch.int32",
+    "U64": "torch.uint64",
+    "I64": "torch.int64",
+    "F16": "torch.float16",
+    "BF16": "torch.bfloat16",
+    "F32": "torch.float32",
+    "F64": "torch.float64",
+    "C64": "torch.complex64",
+    "F8_E4M3": "torch.float8_e4m3fn",
+    "F8_E4M3FNUZ": "torch.float8_e4m3fnuz",
+    "F8_E5M2": "torch.float8_e5m2",
+    "F8_E5M2FNUZ": "torch.float8_e5m2fnuz",
+    "F8_E8M0": "torch.float8_e8m0fnu",
+}
+_LENGTH_BYTES = 8
+
+
+class _Stored(NamedTuple):
+    """One tensor: torch's name of its number type, its shape, and its bytes in the order of rows."""
+
+    dtype: str
+    shape: list[int]
+    content: memoryview
+
+
+def tensors_digest(folder: Path) -> str:
+    """Digest of a model's weights: names, types, shapes and bytes, whatever the file layout or path.
+
+    Raises:
+        ModelError: The folder holds no weights, or they cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    count = 0
+    for name, tensor in _tensors(folder):
+        digest.update(json.dumps([name, tensor.dtype, tensor.shape]).encode())
+        digest.update(tensor.content)
+        count += 1
+    if not count:
+        raise ModelError(f"{folder}: no weights in it", expected="model.safetensors (or pytorch_model.bin)")
+    return digest.hexdigest()
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, _Stored]]:
+    """All tensors in the order of their names; of a name in two files that of the later one."""
+    stored: dict[str, _Stored] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        stored.update(_read(path))
+    if stored:
+        yield from sorted(stored.items())
+    else:
+        yield from _pickled(folder)
+
+
+def _read(path: Path) -> dict[str, _Stored]:
+    """The tensors of a file, memory-mapped; the library checks that its header is sound."""
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: cannot be read ({error})", expected="a safetensors file") from None
+    with path.open("rb") as file:
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    start = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
+    header = json.loads(bytes(content[_LENGTH_BYTES:start]))
+    header.pop("__metadata__", None)
+    if unknown := {entry["dtype"] for entry in header.values()} - _TORCH_NAMES.keys():
+        raise ModelError(f"{path}: weights of type {', '.join(sorted(unknown))}", expected=f"one of {', '.join(_TORCH_NAMES)}")
+    return {
+        name: _Stored(_TORCH_NAMES[entry["dtype"]], entry["shape"], content[slice(*(start + at for at in entry["data_offsets"]))])
+        for name, entry in header.items()
+    }
+
+
+def _pickled(folder: Path) -> Iterator[tuple[str, _Stored]]:
+    """The tensors of PyTorch's own files, which only torch can read."""
+    import torch
+
+    weights: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("pytorch_model*.bin")):
+        weights.update(torch.load(path, map_location="cpu", weights_only=True))
+    for name, tensor in sorted(weights.items()):
+        # Bytes rather than values, since NumPy knows no bfloat16.
+        content = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+        yield name, _Stored(str(tensor.dtype), list(tensor.shape), content.data)

@@ -1,0 +1,82 @@
+"""The digest of a model's weights: the same from any files that hold them, read without torch."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cprd_pipeline.errors import ModelError
+from cprd_pipeline.models.weights import tensors_digest
+
+_DTYPES = [
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu),
+    *(torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.complex64, torch.bool),
+    *(torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+]
+
+
+def some_tensors() -> dict[str, torch.Tensor]:
+    """Every number type, a scalar, a tensor without numbers, and a name beyond ASCII, in no order."""
+    values = torch.arange(12).reshape(3, 4)
+    found = {f"of {dtype}": values.to(dtype) for dtype in reversed(_DTYPES)}
+    return {**found, "scalar": torch.tensor(2.5), "empty": torch.zeros(0, 3), "größe": torch.ones(2, 1, 2)}
+
+
+def digest_by_torch(tensors: dict[str, torch.Tensor]) -> str:
+    """The digest by its words: name, type, shape and bytes of each tensor, by name."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_it_names_names_types_shapes_and_bytes(tmp_path: Path) -> None:
+    """Of every type that safetensors keeps; what else the file says of itself does not count."""
+    save_file(some_tensors(), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert tensors_digest(tmp_path) == digest_by_torch(some_tensors())
+
+
+def test_it_does_not_depend_on_the_files(tmp_path: Path) -> None:
+    """One file, two shards, or PyTorch's own format give one digest; one changed bit another."""
+    tensors = some_tensors()
+    known = digest_by_torch(tensors)
+    names = list(tensors)
+    for number, shard in enumerate((names[::2], names[1::2])):
+        save_file({name: tensors[name] for name in shard}, tmp_path / f"model-{number}.safetensors")
+    assert tensors_digest(tmp_path) == known
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    torch.save(tensors, pickled / "pytorch_model.bin")
+    assert tensors_digest(pickled) == known
+    path = tmp_path / "model-1.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert tensors_digest(tmp_path) != known
+
+
+@pytest.mark.parametrize("content", [b"", b"12345678", (16).to_bytes(8, "little") + b'{"a": ', b"\xff" * 40])
+def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
+    """The file is named."""
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.safetensors: cannot be read \(.*; expected a safetensors file") as caught:
+        tensors_digest(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_type_that_torch_has_no_name_for_is_refused(tmp_path: Path) -> None:
+    """Rather than left out of the digest."""
+    header = json.dumps({"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
+    with pytest.raises(ModelError, match=r"model\.safetensors: weights of type F4; expected one of BOOL"):
+        tensors_digest(tmp_path)
+
+
+def test_no_weights_are_no_digest(tmp_path: Path) -> None:
+    """A folder without any says so."""
+    with pytest.raises(ModelError, match=r"no weights in it; expected model\.safetensors"):
+        tensors_digest(tmp_path)
