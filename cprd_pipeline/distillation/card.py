@@ -27,7 +27,13 @@ Embeddings are L2-normalised; the similarity of an image and a caption is their 
 
 
 def model_card(
-    settings: Mapping[str, object], inputs: Mapping[str, str], teacher: str | None, model_type: str, evaluated: str = ""
+    settings: Mapping[str, object],
+    inputs: Mapping[str, str],
+    teacher: str | None,
+    model_type: str,
+    evaluated: str = "",
+    *,
+    sentences: bool = False,
 ) -> str:
     """Markdown of the card; the same for the same run, so without times or paths.
 
@@ -37,8 +43,10 @@ def model_card(
         teacher: Fingerprint of the teacher; None when none took part.
         model_type: Of the model's configuration.
         evaluated: What these very weights reached on the split that watched the training; empty when none did.
+        sentences: Whether sentence-transformers reads the folder too.
     """
     extra = " after `import cprd_pipeline.models.scene_student`" if model_type == "scene_student" else ""
+    extra += ", or with\nsentence-transformers' `SentenceTransformer`" if sentences else ""
     return _TEXT.format(
         objective=settings["objective"],
         corpus=inputs["corpus"],

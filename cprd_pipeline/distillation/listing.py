@@ -162,12 +162,8 @@ def teacher_lists(
     scored_QN = ~np.isnan(known.scores_QN)
     own_QN = np.eye(*scored_QN.shape, dtype=np.bool_) & paired_Q[:, None] & scored_QN & rules.positive_in_list
     candidate_QN = scored_QN & ~positive_QN
-    unknown_QN = ~scored_QN & ~positive_QN & ~known.flagged_QN
-    easy_QN = unknown_QN & (rules.easy_negatives != "none")
+    easy_QN = ~scored_QN & ~positive_QN & ~known.flagged_QN & (rules.easy_negatives != "none")
     scores_QN = np.nan_to_num(known.scores_QN)
-    if rules.unscored_as is not None:
-        scores_QN[unknown_QN] = rules.unscored_as
-        candidate_QN, easy_QN = candidate_QN | unknown_QN, np.zeros_like(unknown_QN)
     if banked is not None:
         in_bank, none = ~np.isnan(banked.scores_QK), np.zeros(banked.scores_QK.shape, dtype=np.bool_)
         scores_QN = np.concatenate([scores_QN, np.nan_to_num(banked.scores_QK)], axis=1)

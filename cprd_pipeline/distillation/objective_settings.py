@@ -1,8 +1,6 @@
 """Settings of the objectives, a group each."""
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from cprd_pipeline.settings import PositiveFloat, Settings
 
@@ -25,12 +23,10 @@ class SoftmaxSettings(ListSettings):
     Args:
         teacher_temperature: Of that softmax.
         easy_negatives: `in_batch`: the rest of the batch counts as certainly wrong; `bank`: random banked items too; `none`.
-        unscored_as: Teacher score that pairs which nobody scored are listed with; null leaves them to `easy_negatives`.
     """
 
     teacher_temperature: PositiveFloat = 4.0
     easy_negatives: Literal["in_batch", "bank", "none"] = "in_batch"
-    unscored_as: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 
 class CprdSettings(SoftmaxSettings):

@@ -24,10 +24,18 @@ from cprd_pipeline.distillation.sampling import Sampler, build_sampler
 from cprd_pipeline.distillation.settings import DistillSettings
 from cprd_pipeline.distillation.trained import merge_adapters
 from cprd_pipeline.distillation.trainer import Trainer
-from cprd_pipeline.distillation.watched import evaluation_of_saved, save_series_of, warn_of_collapse, watched_results, watched_rows
+from cprd_pipeline.distillation.watched import (
+    batch_rows,
+    evaluation_of_saved,
+    save_series_of,
+    warn_of_collapse,
+    watched_results,
+    watched_rows,
+)
 from cprd_pipeline.errors import StoreError
 from cprd_pipeline.models.device import choose_device, choose_dtype
 from cprd_pipeline.models.dual_encoder import DualEncoder
+from cprd_pipeline.models.sentence_export import loads_in_sentence_transformers
 from cprd_pipeline.models.students import initial_student, student_identity, two_tower_student
 from cprd_pipeline.store.folder import InputFolder, OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
@@ -170,7 +178,9 @@ def _save(settings: DistillSettings, writer: OutputWriter, trainer: Trainer, kno
     writer.write_bytes(TRAINING_LOG, lines.encode())
     teacher = knowledge.teacher if knowledge else None
     evaluated = evaluation_of_saved(settings, trainer)
-    card = model_card(writer.settings, writer.inputs, teacher, trainer.student.model.config.model_type, evaluated)
+    model = trainer.student.model
+    reads = loads_in_sentence_transformers(model)
+    card = model_card(writer.settings, writer.inputs, teacher, model.config.model_type, evaluated, sentences=reads)
     writer.write_bytes("README.md", card.encode())
     writer.finish()
 
@@ -197,6 +207,7 @@ def _report(settings: DistillSettings, trainer: Trainer, data: _Data, watch: Sto
         ("objective", settings.objective),
         ("computed on", f"{results['device']}, {results['dtype']}" + (f", {processes.size} processes" * (processes.size > 1))),
         ("pairs known from the teacher", f"{results['known_pairs']:,}"),
+        *batch_rows(data.sampler.facts),
         ("steps", f"{done:,} of {settings.batch_size} pairs in {watch.seconds['training']:.0f} s"),
         ("last loss", f"{last['loss']:.3f} (itc {last['contrastive']:.3f}, distill {last['distillation']:.3f})"),
         *watched_rows(settings, trainer, targets),

@@ -26,7 +26,6 @@ class ListRules(NamedTuple):
     valid: Literal["listed", "rankings"]
     positive_in_list: bool
     easy_negatives: Literal["in_batch", "bank", "none"]
-    unscored_as: float | None = None
 
 
 def list_rules(settings: DistillSettings) -> ListRules:
@@ -50,7 +49,7 @@ def list_rules(settings: DistillSettings) -> ListRules:
 
 
 def _soft_rules(valid: Literal["listed", "rankings"], chosen: SoftmaxSettings) -> ListRules:
-    return ListRules(valid, chosen.positive_in_list, chosen.easy_negatives, chosen.unscored_as)
+    return ListRules(valid, chosen.positive_in_list, chosen.easy_negatives)
 
 
 def teacher_loss(

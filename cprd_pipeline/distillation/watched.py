@@ -1,5 +1,6 @@
 """What was seen while a student trained, for its report: evaluations, speed, and the state of the teacher's targets."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from cprd_pipeline.distillation.collapse import TeacherTargets
@@ -46,6 +47,25 @@ def watched_rows(settings: DistillSettings, trainer: Trainer, targets: TeacherTa
         rows.append(("cosine of the two gradients", f"{sum(cosines) / len(cosines):.2f} on average, {cosines[-1]:.2f} at the end"))
     if targets is not None and targets.collapsed:
         rows.append(("teacher's targets", f"COLLAPSED: the first item takes {targets.top_share:.1%}; raise teacher_temperature"))
+    return rows
+
+
+def batch_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """For the terminal: what batches are made of, where that is more than random pairs.
+
+    Args:
+        facts: Of the sampler.
+    """
+    rows = []
+    if neighbours := facts.get("neighbours"):
+        reached = "" if neighbours["reached"] else "; no group size reaches what known_share asks for"
+        known = f"{neighbours['known_share']:.1%} of a batch's pairs known, {neighbours['random_known_share']:.1%} at random"
+        rows.append((f"groups of {neighbours['group_size']} neighbours", known + reached))
+    if unpaired := facts.get("unpaired"):
+        pools = f"{unpaired['images']:,} images and {unpaired['captions']:,} captions"
+        left = unpaired["without_candidates"] + unpaired["below_floor"]
+        used = f"{unpaired['queries_of_a_batch']} of a batch, from {pools}"
+        rows.append(("unpaired queries", used + (f"; {left:,} have no partner above the floor" if left else "")))
     return rows
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from cprd_pipeline.errors import StoreError
 from cprd_pipeline.store.atomic import checksum, move_folder, sync_file, sync_folder, write_bytes, write_file, write_json
 from cprd_pipeline.store.fingerprint import json_digest
+from cprd_pipeline.store.leftovers import remove_leftovers
 from cprd_pipeline.store.schemas import SCHEMA_VERSION
 
 MANIFEST = "_manifest.json"
@@ -87,6 +88,7 @@ class OutputWriter:
         self._parts: dict[str, Part] = {}
         if not self.is_current():
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
             self._parts = self._recover()
 
     @property

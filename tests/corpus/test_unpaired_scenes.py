@@ -19,9 +19,7 @@ def test_unpaired_items_come_after_all_others_and_change_none(scene_settings):
     plain = World(scene_settings().scenes).records
     grown = World(scene_settings(unpaired_images=5, unpaired_captions=4).scenes).records
     assert (grown.images[:20], grown.captions[:48]) == (plain.images, plain.captions)
-    assert [(image.split, image.image_id) for image in grown.images[20:]] == [
-        ("unpaired", f"unpaired-{n:06d}") for n in range(5)
-    ]
+    assert [(image.split, image.image_id) for image in grown.images[20:]] == [("unpaired", f"unpaired-{n:06d}") for n in range(5)]
     assert [(caption.split, caption.image_ids) for caption in grown.captions[48:]] == [("unpaired", ())] * 4
     assert len({image.stored for image in grown.images}) == 25
     assert len({caption.text for caption in grown.captions[48:]}) == 4

@@ -194,20 +194,6 @@ def test_a_shuffled_teacher_needs_a_teacher() -> None:
         settings_of(objective="itc", shuffle_teacher=True)
 
 
-def test_pairs_that_nobody_scored_can_be_listed_as_if_they_were() -> None:
-    """With a score for them nothing is an easy negative, and the lists hold all that is no positive."""
-    settings = settings_of(objective="kl", kl={"unscored_as": -9.0})
-    lists = Listing(settings, knowledge(), POSITIVES).of(in_batch(ROWS), 0)
-    plain = Listing(settings_of(objective="kl"), knowledge(), POSITIVES).of(in_batch(ROWS), 0)
-    assert lists.i2t is not None
-    assert plain.i2t is not None
-    assert lists.i2t.listed_QN.all()
-    assert not lists.i2t.easy_QN.any()
-    assert plain.i2t.easy_QN.any()
-    assert (lists.i2t.teacher_QN[plain.i2t.easy_QN] == -9.0).all()
-    assert torch.equal(lists.i2t.teacher_QN[plain.i2t.listed_QN], plain.i2t.teacher_QN[plain.i2t.listed_QN])
-
-
 def test_smoothed_labels_need_a_softmax() -> None:
     """The sigmoid loss has no target to spread."""
     with pytest.raises(ValidationError, match="label_smoothing spreads the target of contrastive itc"):

@@ -33,6 +33,7 @@ from cprd_pipeline.distillation.note import Losses, training_note
 from cprd_pipeline.distillation.pace import Pace
 from cprd_pipeline.distillation.pixels import PixelSource
 from cprd_pipeline.distillation.settings import DistillSettings
+from cprd_pipeline.distillation.watched import batch_rows
 from cprd_pipeline.errors import CorpusError, ModelError, StoreError
 from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.models.students import initial_student
@@ -247,6 +248,21 @@ def test_the_note_reads_well() -> None:
     """What is not known yet is left out."""
     assert training_note(Losses(3, 1.234, 0.5), 2e-3, 0.031, 311.6) == "1.23+0.50 lr2.0e-3 3%wait R312"
     assert training_note(Losses(3, 12.34, 123.4), 1.5e-10, None, None) == "12.3+123 lr1.5e-10"
+
+
+def test_the_table_says_what_batches_are_made_of() -> None:
+    """Neighbours with what they reach, unpaired queries with what was left out; nothing of plain batches."""
+    neighbours = {"group_size": 8, "known_share": 0.035, "random_known_share": 0.002, "reached": False}
+    unpaired = {"queries_of_a_batch": 58, "images": 5900, "captions": 9000, "without_candidates": 0, "below_floor": 1100}
+    assert batch_rows({"pairs_of_a_batch": 6}) == []
+    assert batch_rows({"neighbours": neighbours, "unpaired": unpaired}) == [
+        (
+            "groups of 8 neighbours",
+            "3.5% of a batch's pairs known, 0.2% at random; no group size reaches what known_share asks for",
+        ),
+        ("unpaired queries", "58 of a batch, from 5,900 images and 9,000 captions; 1,100 have no partner above the floor"),
+    ]
+    assert "no group size" not in batch_rows({"neighbours": neighbours | {"reached": True}})[0][1]
 
 
 @pytest.mark.parametrize(

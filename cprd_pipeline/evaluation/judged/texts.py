@@ -12,7 +12,7 @@ from cprd_pipeline.models.dual_encoder import DualEncoder, load_encoder
 from cprd_pipeline.models.encoder_sentence import SentenceEncoder
 from cprd_pipeline.progress import progress_bar
 
-# As in models/embeddings.py: rounding moves a unit vector's length less than that; NaN and zero are further off.
+# As in models/embed_items.py: rounding moves a unit vector's length less than that; NaN and zero are further off.
 _LENGTH_TOLERANCE = 1e-3
 
 
