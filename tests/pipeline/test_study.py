@@ -15,7 +15,7 @@ from cprd_pipeline.evaluation.study.graph import reproduce
 from cprd_pipeline.project import write_project
 from cprd_pipeline.store.folder import read_manifest
 
-ARMS = ("itc", "kl", "margin_mse", "listmle", "cprd", "cprd_shuffled", "cprd_random", "kl_unpaired", "cprd_unpaired")
+ARMS = ("itc", "kl", "margin_mse", "listmle", "cprd", "cprd_shuffled", "cprd_random", "cprd_unpaired")
 SEEDS = (0, 1)
 
 # The study's stages and all that they need, dependencies first, each as DVC would call it, but in one process, where libraries
