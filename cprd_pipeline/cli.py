@@ -77,7 +77,7 @@ def prepare(
 
 @app.command()
 def train_teacher(config: Config = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Train the demo world's cross-encoder; write data/teacher."""
+    """Train the demo's cross-encoder, or fine-tune a BLIP; write data/teacher."""
     from cprd_pipeline.distillation.teacher_settings import TrainTeacherSettings
 
     settings = _settings(TrainTeacherSettings, "train_teacher", config, overrides)

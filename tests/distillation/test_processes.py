@@ -28,6 +28,17 @@ from cprd_pipeline.distillation.settings import DistillSettings
 print(json.dumps(run(DistillSettings.model_validate(json.loads(sys.argv[1]))).results))
 """
 
+GRADIENTS = f"""
+import os
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+kept = []
+def keep(optimizer, *_):
+    kept.append([weight.grad.clone() for group in optimizer.param_groups for weight in group["params"]])
+register_optimizer_step_pre_hook(keep)
+{TRAIN}
+torch.save(kept[0], f"gradients{{os.environ.get('RANK', 'alone')}}.pt")
+"""
+
 MEET = """
 import sys, torch
 from cprd_pipeline.distillation import learner
@@ -156,6 +167,19 @@ def test_float32_losses_agree_at_first(project: Path) -> None:  # noqa: F811
     _, their_log = trained(project, "two", 2)
     for ours, theirs in zip(its_log[:5], their_log[:5], strict=True):
         assert theirs == pytest.approx(ours, rel=1e-4)
+
+
+def test_float32_gradients_agree_at_first(project: Path) -> None:  # noqa: F811
+    """Those of the first step, with the same weights: every process has the whole batch's."""
+    values = json.dumps(settings(steps=1, output="data/students/one").as_json())
+    subprocess.run([sys.executable, "-c", GRADIENTS, values], cwd=project, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    done = torchrun(project, GRADIENTS, json.dumps(settings(steps=1, output="data/students/two").as_json()))
+    assert done.returncode == 0, done.stderr
+    alone, first, second = (torch.load(project / f"gradients{name}.pt", weights_only=True) for name in ("alone", "0", "1"))
+    assert sum(float(grad.abs().sum()) > 0 for grad in alone) > 5
+    for expected, ours, theirs in zip(alone, first, second, strict=True):
+        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_processes_go_on_from_what_one_left(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
