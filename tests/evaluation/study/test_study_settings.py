@@ -38,15 +38,22 @@ def test_an_arm_is_the_shared_settings_and_what_it_changes(shipped):
 
 
 def test_all_arms_share_data_initial_weights_and_steps(shipped):
-    """What differs between two arms is the objective and what belongs to it; unpaired items ask for other regularisation too."""
+    """What differs between two arms is the objective, what belongs to it, and regularisation as val chose it."""
     allowed = {"objective", "rankings", "shuffle_teacher", "cosine_steps", "output", "report"}
-    allowed |= {"distillation_weight", "cprd", "kl", "margin_mse", "listmle"}
-    of_unpaired = {"cprd_unpaired": {"unpaired", "weight_decay", "augmentation"}}
+    allowed |= {"distillation_weight", "cprd", "kl", "margin_mse", "listmle", "weight_decay", "label_smoothing"}
+    of_unpaired = {"cprd_unpaired": {"unpaired", "learning_rate", "augmentation"}}
     others = {arm: training(shipped, arm, 1).as_json() for arm in shipped.arms}
     first = others.pop("itc")
     assert set(of_unpaired) < set(others)
     for arm, other in others.items():
         assert {name for name in first if first[name] != other[name]} <= allowed | of_unpaired.get(arm, set())
+
+
+@pytest.mark.parametrize(("control", "change"), [("cprd_shuffled", "shuffle_teacher"), ("cprd_random", "rankings")])
+def test_a_control_differs_from_its_arm_in_one_setting(shipped, control, change):
+    """So that a difference between the two has one cause."""
+    arm, other = (training(shipped, name, 1).as_json() for name in ("cprd", control))
+    assert {name for name in arm if arm[name] != other[name]} == {change, "output", "report"}
 
 
 @pytest.mark.parametrize(
