@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TypeVar
 
 import typer
 
@@ -33,6 +33,10 @@ app.add_typer(scores_app, name="scores")
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings file instead of stages/<stage>.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace one setting; may be repeated.")]
+Example = Annotated[
+    Literal["demo", "coco"],
+    typer.Option("--example", help="What to begin with: demo, the generated world; coco, your pairs and models."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the stage's report as JSON instead of a table.")]
 
 
@@ -158,11 +162,11 @@ def inspect(
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")]) -> None:
+def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")], example: Example = "demo") -> None:
     """Write dvc.yaml and stages/ into DIR, for work outside a checkout of this project."""
     from cprd_pipeline.project import write_project
 
-    for name in write_project(folder):
+    for name in write_project(folder, example):
         typer.echo(f"{folder / name}")
     typer.echo(f"Next: cd {folder}, edit stages/prepare.yaml, then: git init; dvc init; dvc repro")
 

@@ -4,6 +4,7 @@ import re
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Literal
 
 from cprd_pipeline.errors import SettingsError
 from cprd_pipeline.store.atomic import write_bytes
@@ -13,11 +14,12 @@ _IGNORED = """# What the stages write; DVC keeps the outputs, caches are made ag
 """
 
 
-def write_project(folder: Path) -> list[str]:
+def write_project(folder: Path, example: Literal["demo", "coco"] = "demo") -> list[str]:
     """Write dvc.yaml, stages/ and .gitignore.
 
     Args:
         folder: New, or without any of these files.
+        example: What it begins with: `demo`, the generated world with every setting, or `coco`, pairs and models that are given.
 
     Returns:
         The files written, relative to the folder.
@@ -25,9 +27,7 @@ def write_project(folder: Path) -> list[str]:
     Raises:
         SettingsError: One of the files is there already; nothing is overwritten.
     """
-    source = _source()
-    contents = {"dvc.yaml": _without_code(source.joinpath("dvc.yaml").read_text(encoding="utf-8"))}
-    contents |= _stage_files(source.joinpath("stages"), "stages")
+    contents = _demo() if example == "demo" else _given_pairs(example)
     contents |= {".gitignore": _IGNORED, ".dvcignore": "__pycache__\n"}
     for name in contents:
         if (folder / name).exists():
@@ -41,6 +41,20 @@ def _source() -> Traversable:
     """Where the files lie: inside the installed package, or at the top of a checkout."""
     packaged = files("cprd_pipeline").joinpath("project_files")
     return packaged if packaged.is_dir() else Path(__file__).parent.parent
+
+
+def _demo() -> dict[str, str]:
+    """The files of this checkout, without the other examples."""
+    source = _source()
+    contents = {"dvc.yaml": _without_code(source.joinpath("dvc.yaml").read_text(encoding="utf-8"))}
+    contents |= _stage_files(source.joinpath("stages"), "stages")
+    return {name: text for name, text in contents.items() if not name.startswith("stages/coco/")}
+
+
+def _given_pairs(example: str) -> dict[str, str]:
+    """A folder of stages/ as the whole of stages/, its graph at the top."""
+    contents = _stage_files(_source().joinpath("stages", example), "stages")
+    return {"dvc.yaml": contents.pop("stages/dvc.yaml"), **contents}
 
 
 def _stage_files(folder: Traversable, prefix: str) -> dict[str, str]:

@@ -68,12 +68,14 @@ def test_a_users_mistake_is_one_red_line_and_exit_code_2(tmp_path: Path, argumen
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_init_writes_a_project_that_dvc_accepts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("example", "inside", "not_inside"), [("demo", "smoke", "coco"), ("coco", "distill.yaml", "coco")])
+def test_init_writes_a_project_that_dvc_accepts(tmp_path: Path, example: str, inside: str, not_inside: str) -> None:
     """dvc.yaml without the package's source, all stage files, and nothing is overwritten the second time."""
-    assert run("init", "project", cwd=tmp_path).returncode == 0
+    assert run("init", "project", "--example", example, cwd=tmp_path).returncode == 0
     text = (tmp_path / "project" / "dvc.yaml").read_text()
     assert "cprd_pipeline/" not in text
-    assert (tmp_path / "project" / "stages" / "smoke" / "distill.yaml").is_file()
+    assert (tmp_path / "project" / "stages" / inside).exists()
+    assert not (tmp_path / "project" / "stages" / not_inside).exists()
     listed = subprocess.run(
         f"git init -q . && {sys.executable} -m dvc init -q && {sys.executable} -m dvc stage list --name-only",
         cwd=tmp_path / "project",
@@ -83,9 +85,16 @@ def test_init_writes_a_project_that_dvc_accepts(tmp_path: Path) -> None:
         check=True,
     )
     assert "score_teacher" in listed.stdout
+    assert ("train_teacher" in listed.stdout) == (example == "demo")
     again = run("init", "project", cwd=tmp_path)
     assert again.returncode == 2
     assert "is there already" in again.stderr
+
+
+def test_init_without_a_choice_brings_the_demo(tmp_path: Path) -> None:
+    """With the study beside it."""
+    assert run("init", "project", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "project" / "stages" / "study" / "dvc.yaml").is_file()
 
 
 def test_json_is_the_whole_report(tmp_path: Path) -> None:

@@ -10,20 +10,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from transformers import AutoTokenizer, BlipForImageTextRetrieval, BlipImageProcessorPil
 
-from cprd_pipeline.corpus import prepare
 from cprd_pipeline.corpus.images import ImageReader
 from cprd_pipeline.corpus.reader import Corpus
-from cprd_pipeline.corpus.settings import PrepareSettings
-from cprd_pipeline.distillation import run as distill
-from cprd_pipeline.distillation.settings import DistillSettings
-from cprd_pipeline.evaluation import run as evaluate
-from cprd_pipeline.evaluation.settings import EvaluateSettings
 from cprd_pipeline.mining import run as mine
 from cprd_pipeline.mining.settings import MineSettings
+from cprd_pipeline.project import write_project
 from cprd_pipeline.scoring import run as score
 from cprd_pipeline.scoring.settings import ScoreSettings
+from tests.pipeline.all_stages import run_all_stages
 from tests.pipeline.tiny_models import karpathy_file, real_photographs, tiny_blip_teacher, tiny_clip_student
 
 PICTURES, K = 200, 12
@@ -35,42 +32,43 @@ def corpora() -> list[str]:
 
 @pytest.fixture(params=corpora(), scope="module")
 def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which every stage has run once."""
+    """What `init --example coco` writes, with other pictures and models, after every stage has run once."""
     folder = tmp_path_factory.mktemp(request.param)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CPRD_CACHE", str(folder / "cache"))
-        patch.chdir(folder)
-        annotations, images = karpathy_file(folder, PICTURES) if request.param == "generated" else real_photographs()
-        texts = [s["raw"] for image in json.loads(annotations.read_text())["images"] for s in image["sentences"]]
-        tiny_clip_student(folder / "clip", texts)
-        tiny_blip_teacher(folder / "blip", texts)
-        run_stages(annotations, images)
+    write_project(folder, "coco")
+    annotations, images = karpathy_file(folder, PICTURES) if request.param == "generated" else real_photographs()
+    texts = [s["raw"] for image in json.loads(annotations.read_text())["images"] for s in image["sentences"]]
+    tiny_clip_student(folder / "clip", texts)
+    tiny_blip_teacher(folder / "blip", texts)
+    fit(folder / "stages", annotations, images)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=folder, check=True)
+    assert run_all_stages(folder, "report")[-1] == "report"
     return folder
+
+
+def fit(stages: Path, annotations: Path, images: Path) -> None:
+    """Change what a user with a small corpus and models of their own would change."""
+    files = {"paths": str(annotations), "images": str(images), "rename_splits": {"restval": "train"}}
+    student = {"student": "clip", "batch_size": 16, "steps": 6, "warmup_steps": 2, "learning_rate": 1e-4}
+    teacher = {"teacher": {"model": "blip", "dtype": "float32"}}
+    changes = {
+        "prepare": {"files": files, "max_images": PICTURES},
+        "base_student": student,
+        "mine": {"k": K},
+        "mine_test": {"k": K},
+        "score_teacher": teacher,
+        "score_teacher_test": teacher,
+        "distill": student | {"distillation_from_step": 0},
+        "evaluate": {"rerank_depth": K, "folds": 10},
+    }
+    for stage, changed in changes.items():
+        path = stages / f"{stage}.yaml"
+        values = yaml.safe_load(path.read_text())
+        values |= {"workers": 0} if "workers" in values else {}
+        path.write_text(yaml.safe_dump(values | changed))
 
 
 def settings(model: type, **values: object) -> object:
     return model.model_validate(values)
-
-
-def run_stages(annotations: Path, images: Path) -> None:
-    karpathy = {"annotations": str(annotations), "images": str(images)}
-    prepare.run(settings(PrepareSettings, source="karpathy", karpathy=karpathy, max_images=PICTURES))
-    common = {"student": "clip", "batch_size": 16, "steps": 6, "learning_rate": 1e-4, "precision": "float32"}
-    base = {"objective": "itc", "output": "data/students/base", "report": "data/reports/base_student.json"}
-    distill.run(settings(DistillSettings, **common, **base))
-    mine.run(settings(MineSettings, k=K))
-    score.run(settings(ScoreSettings, teacher={"model": "blip"}))
-    distill.run(settings(DistillSettings, **common, rankings=["data/rankings/1"], distillation_from_step=0))
-    test = {"split": "test", "k": K, "output": "data/candidates/test", "report": "data/reports/mine_test.json"}
-    mine.run(settings(MineSettings, **test))
-    ranked = {
-        "candidates": "data/candidates/test",
-        "output": "data/rankings/test",
-        "report": "data/reports/score_teacher_test.json",
-    }
-    score.run(settings(ScoreSettings, teacher={"model": "blip"}, **ranked))
-    students = {"base": "data/students/base", "cprd": "data/students/cprd"}
-    evaluate.run(settings(EvaluateSettings, students=students, rerank_depth=K))
 
 
 def rankings(folder: Path) -> list[dict[str, object]]:
@@ -149,7 +147,7 @@ def test_the_counts_of_the_reports_add_up(project: Path) -> None:
 @pytest.fixture
 def inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project as the working folder, with its own cache."""
-    monkeypatch.setenv("CPRD_CACHE", str(project / "cache"))
+    monkeypatch.setenv("CPRD_CACHE", str(project / "data"))
     monkeypatch.chdir(project)
     return project
 

@@ -1,7 +1,6 @@
 """The study at toy size: every stage of its graph in DVC's order, the one command that runs it, and what a user may do wrong."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,39 +13,10 @@ from cprd_pipeline.errors import SettingsError, StoreError
 from cprd_pipeline.evaluation.study.graph import reproduce
 from cprd_pipeline.project import write_project
 from cprd_pipeline.store.folder import read_manifest
+from tests.pipeline.all_stages import environment, run_all_stages
 
 ARMS = ("itc", "kl", "margin_mse", "listmle", "cprd", "cprd_shuffled", "cprd_random", "cprd_unpaired")
 SEEDS = (0, 1)
-
-# The study's stages and all that they need, dependencies first, each as DVC would call it, but in one process, where libraries
-# are loaded once. Each must find the data that it says it reads and write those that it says it writes.
-_ALL_STAGES = """
-import shlex, sys
-from pathlib import Path
-import networkx
-from dvc.repo import Repo
-from typer.testing import CliRunner
-from cprd_pipeline.cli import app
-
-graph = Repo(".").index.graph
-last = next(stage for stage in graph if stage.addressing == "stages/study/dvc.yaml:study")
-needed = {last, *networkx.descendants(graph, last)}
-for stage in reversed(list(networkx.topological_sort(graph))):
-    if stage not in needed:
-        continue
-    missing = [dep for dep in map(str, stage.deps) if not Path(dep).exists()]
-    program, *arguments = shlex.split(stage.cmd)
-    done = CliRunner().invoke(app, arguments)
-    missing += [out for out in map(str, stage.outs) if not Path(out).exists()]
-    if missing or done.exit_code or program != "cprd-pipeline":
-        sys.exit(f"{stage.addressing}: {missing} {done.output} {done.exception!r}")
-    print(stage.addressing)
-"""
-
-
-def environment() -> dict[str, str]:
-    """One thread; caches in the project's own data folder."""
-    return {**os.environ, "CPRD_CACHE": "data", "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
 def call(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -72,10 +42,7 @@ def new_project(folder: Path) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which every stage that the study needs ran once."""
     project = new_project(tmp_path_factory.mktemp("study") / "project")
-    command = [sys.executable, "-c", _ALL_STAGES]
-    done = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    stages = done.stdout.split()
+    stages = run_all_stages(project, "stages/study/dvc.yaml:study")
     assert "score_teacher" in stages
     assert "distill" not in stages, "an arm of the main graph is none of the study's"
     assert len([stage for stage in stages if ":train@" in stage]) == len(ARMS) * len(SEEDS)
