@@ -15,8 +15,9 @@ import numpy.typing as npt
 from cprd_pipeline.corpus.reader import Corpus, Rows
 from cprd_pipeline.distillation.batches import BatchRows
 from cprd_pipeline.distillation.columns import Columns
-from cprd_pipeline.distillation.pair_table import PairTable, PairTableBuilder
+from cprd_pipeline.distillation.pair_table import PairTable, PairTableBuilder, ScoredLists
 from cprd_pipeline.distillation.ranking_parts import NEVER_VALID, Direction, RankingsPart, RankingsReader
+from cprd_pipeline.distillation.turned_table import TurnedTable
 from cprd_pipeline.errors import StoreError
 from cprd_pipeline.store.folder import InputFolder
 
@@ -114,20 +115,20 @@ class TeacherKnowledge:
         return cls(i2t, own, cutoffs["i2t"], cutoffs["t2i"], *canonical, teacher)
 
     @cached_property
-    def t2i(self) -> PairTable:
-        """Caption by image; made when it is first asked for, where it is not a table of its own."""
-        return self.i2t.transposed() if self.told_captions is None else self.told_captions
+    def t2i(self) -> ScoredLists:
+        """Caption by image; where it is no table of its own, another order of the images' table, made when it is first needed."""
+        return TurnedTable.of_table(self.i2t) if self.told_captions is None else self.told_captions
 
     @property
     def pairs(self) -> int:
         """Number of scores known."""
         return self.i2t.pairs + (self.told_captions.pairs if self.told_captions is not None else 0)
 
-    def lists(self, direction: Direction) -> PairTable:
+    def lists(self, direction: Direction) -> ScoredLists:
         """Query by item for one direction; its rows and items are canonical rows.
 
         Args:
-            direction: Who asks. For captions the table is made when it is first asked for, as large as that of the images.
+            direction: Who asks. For captions the lists are made when they are first asked for.
         """
         return self.i2t if direction == "i2t" else self.t2i
 
@@ -153,7 +154,7 @@ class TeacherKnowledge:
         """What captions that ask are told about images.
 
         Where the teacher does not care who asks and `t2i` was never needed, cost grows with the scored pairs of the images:
-        that is cheap for a batch, and spares the second table.
+        that is cheap for a batch, and spares the second order.
 
         Args:
             captions: Corpus rows in any order, repeated or not; int64 [Q].
@@ -164,7 +165,7 @@ class TeacherKnowledge:
         return _look_up(self.t2i, self.canonical_caption[captions], self.canonical_image[images])
 
 
-def _look_up(table: PairTable, queries: Rows, items: Rows) -> KnownPairs:
+def _look_up(table: ScoredLists, queries: Rows, items: Rows) -> KnownPairs:
     columns, pairs = Columns(items), table.of(queries)
     hit, place = columns.find(pairs.items)
     scores = np.full((len(queries), columns.different), np.nan, dtype=np.float32)

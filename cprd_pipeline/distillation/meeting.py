@@ -11,7 +11,7 @@ from cprd_pipeline.corpus.reader import Rows
 from cprd_pipeline.distillation.batches import BatchRows, PositivePairs
 from cprd_pipeline.distillation.knowledge import TeacherKnowledge
 from cprd_pipeline.distillation.loop_settings import Encode
-from cprd_pipeline.distillation.pair_table import PairTable
+from cprd_pipeline.distillation.pair_table import ScoredLists
 from cprd_pipeline.distillation.selection import first_of_each, some_of_each
 
 _DRAW = 41
@@ -92,10 +92,7 @@ class CandidateDraw:
     @property
     def image_rows(self) -> Rows:
         """Image rows that can be drawn, int64."""
-        # Marked, not sorted: there are as many items as scored pairs.
-        can_be = np.zeros(len(self._knowledge.canonical_image), dtype=np.bool_)
-        can_be[self._knowledge.lists("t2i").items] = True
-        return np.flatnonzero(can_be)
+        return np.flatnonzero(self._knowledge.lists("t2i").named)
 
     def meeting(self, rows: BatchRows, step: int) -> Meeting:
         """The batch with some candidates of each of its queries; a function of the seed, the step and the batch."""
@@ -109,7 +106,7 @@ class CandidateDraw:
             np.concatenate([rows.captions, np.setdiff1d(of_images, captions)]),
         )
 
-    def _drawn(self, table: PairTable, queries: Rows, step: int, direction: int) -> Rows:
+    def _drawn(self, table: ScoredLists, queries: Rows, step: int, direction: int) -> Rows:
         """Canonical rows of the drawn items, with repetitions."""
         listed = table.of(queries)
         asked = queries[listed.owner]

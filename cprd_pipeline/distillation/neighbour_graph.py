@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from cprd_pipeline.corpus.reader import Rows, Split
 from cprd_pipeline.distillation.knowledge import TeacherKnowledge
-from cprd_pipeline.distillation.pair_table import PairTable, row_blocks
+from cprd_pipeline.distillation.pair_table import PairTable, ScoredLists, row_blocks
 from cprd_pipeline.distillation.selection import first_of_each, places
+from cprd_pipeline.distillation.turned_table import TurnedTable
 
 MOST_NEIGHBOURS = 64
 """Kept of each image, the highest scores; with it, memory is bounded by the number of images."""
@@ -43,12 +44,12 @@ def neighbour_graph(knowledge: TeacherKnowledge, split: Split) -> npt.NDArray[np
         Places of neighbours, the best first, `NONE` where there are fewer; int32 [N, `MOST_NEIGHBOURS`].
     """
     forth = _forward(knowledge, split)
-    back = forth.transposed()
-    graph = np.full((forth.rows, MOST_NEIGHBOURS), NONE, dtype=np.int32)
+    back = TurnedTable.of_table(forth)
+    graph = np.full((forth.width, MOST_NEIGHBOURS), NONE, dtype=np.int32)
     for block in row_blocks(forth.starts + back.starts):
         lists = [table.of(block) for table in (forth, back)]
         both = [_Edges(one.owner, one.items.astype(np.int64), one.scores) for one in lists]
-        edges, times = _join(_concatenate(both), forth.rows)
+        edges, times = _join(_concatenate(both), forth.width)
         best = np.lexsort((-edges.scores, times == 1, edges.owner))
         best = best[first_of_each(edges.owner[best], MOST_NEIGHBOURS)]
         owner = edges.owner[best]
@@ -59,7 +60,9 @@ def neighbour_graph(knowledge: TeacherKnowledge, split: Split) -> npt.NDArray[np
 def _forward(knowledge: TeacherKnowledge, split: Split) -> PairTable:
     """From each image to the owners of captions that were scored with it, the best of them."""
     image_rows = np.unique(split.positives[:, 0])
-    told = [knowledge.i2t, *([] if knowledge.told_captions is None else [knowledge.told_captions.transposed()])]
+    told: list[ScoredLists] = [knowledge.i2t]
+    if knowledge.told_captions is not None:
+        told.append(TurnedTable.of_table(knowledge.told_captions))
     owners = _CaptionOwners(knowledge, split, image_rows)
     canonical = knowledge.canonical_image[image_rows]
     lengths = sum((np.diff(table.starts)[canonical] for table in told), np.zeros(len(canonical), dtype=np.int64))
@@ -73,7 +76,7 @@ def _forward(knowledge: TeacherKnowledge, split: Split) -> PairTable:
     return PairTable(starts, np.concatenate(others), np.concatenate(scores), np.zeros(starts[-1], dtype=np.bool_), len(image_rows))
 
 
-def _best_edges(block: Rows, canonical: Rows, told: list[PairTable], owners: "_CaptionOwners") -> _Edges:
+def _best_edges(block: Rows, canonical: Rows, told: list[ScoredLists], owners: "_CaptionOwners") -> _Edges:
     """Edges of some images, those of each by score; the owner is counted from the block's first image."""
     lists = [table.of(canonical[block]) for table in told]
     parts = [owners.edges(block, one.owner, one.items, one.scores) for one in lists]

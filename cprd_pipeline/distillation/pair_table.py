@@ -1,11 +1,11 @@
 """Scored pairs by query: compressed rows of items, the best first, built without holding all pairs twice.
 
-Shape suffixes: R rows of the table, P pairs, L entries of the lists of some asked rows.
+Shape suffixes: R rows of the table, W rows of the other side, P pairs, L entries of the lists of some asked rows.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,26 @@ class Ragged(NamedTuple):
     flagged: Flags
 
 
+@runtime_checkable
+class ScoredLists(Protocol):
+    """What `PairTable` and `TurnedTable` both are."""
+
+    @property
+    def starts(self) -> Rows:
+        """Where each row's list begins, and the number of pairs last; int64 [R + 1]."""
+
+    @property
+    def pairs(self) -> int:
+        """Number of scored pairs."""
+
+    @property
+    def named(self) -> Flags:
+        """Which items occur in any list; bool [W]."""
+
+    def of(self, rows: Rows) -> Ragged:
+        """The lists of some rows, int64 [Q], in any order, repeated or not."""
+
+
 @dataclass(frozen=True)
 class PairTable:
     """Scored pairs of contents as lists of queries.
@@ -62,9 +82,12 @@ class PairTable:
         return len(self.items)
 
     @property
-    def rows(self) -> int:
-        """Number of rows, empty ones included."""
-        return len(self.starts) - 1
+    def named(self) -> Flags:
+        """Which items occur in any list; bool [W]."""
+        # Marked, not sorted: there are as many items as scored pairs.
+        found = np.zeros(self.width, dtype=np.bool_)
+        found[self.items] = True
+        return found
 
     def of(self, rows: Rows) -> Ragged:
         """The lists of some rows; costs no more than what it gives.
@@ -72,21 +95,8 @@ class PairTable:
         Args:
             rows: Canonical rows, in any order, repeated or not; int64 [Q].
         """
-        begins = self.starts[rows]
-        lengths = self.starts[rows + 1] - begins
-        owner = np.repeat(np.arange(len(rows)), lengths)
-        flat = np.arange(len(owner)) + np.repeat(begins - (np.cumsum(lengths) - lengths), lengths)
+        owner, flat = entries_of(self.starts, rows)
         return Ragged(owner, self.items[flat], self.scores[flat], self.flagged[flat])
-
-    def transposed(self) -> "PairTable":
-        """The same pairs by item, in the same order of scores."""
-        building = PairTableBuilder(self.width, self.rows)
-        for block in row_blocks(self.starts):
-            building.count(self.items[self.starts[block[0]] : self.starts[block[-1] + 1]])
-        for block in row_blocks(self.starts):
-            lists = self.of(block)
-            building.place(lists.items, block[lists.owner], lists.scores, lists.flagged)
-        return building.finish()
 
 
 class PairTableBuilder:
@@ -150,6 +160,22 @@ class PairTableBuilder:
             self._items, self._scores = np.empty(total, dtype=np.int32), np.empty(total, dtype=np.float32)
             self._flagged = np.empty(total, dtype=np.bool_)
         return self._next
+
+
+def entries_of(starts: Rows, rows: Rows) -> tuple[Rows, Rows]:
+    """Where the lists of some rows lie.
+
+    Args:
+        starts: Where each row's list begins, and the number of pairs last; int64 [R + 1].
+        rows: In any order, repeated or not; int64 [Q].
+
+    Returns:
+        For each entry of the lists, one list after the other, the position of its row among those asked and its place in the table.
+    """
+    begins = starts[rows]
+    lengths = starts[rows + 1] - begins
+    owner = np.repeat(np.arange(len(rows)), lengths)
+    return owner, np.arange(len(owner)) + np.repeat(begins - (np.cumsum(lengths) - lengths), lengths)
 
 
 def row_blocks(starts: Rows) -> Iterator[Rows]:

@@ -12,7 +12,7 @@ from cprd_pipeline.corpus.reader import Corpus, Rows, Split
 from cprd_pipeline.distillation.batches import BatchRows
 from cprd_pipeline.distillation.knowledge import TeacherKnowledge
 from cprd_pipeline.distillation.loop_settings import Unpaired
-from cprd_pipeline.distillation.pair_table import PairTable, row_blocks
+from cprd_pipeline.distillation.pair_table import ScoredLists, row_blocks
 from cprd_pipeline.distillation.ranking_parts import Direction
 from cprd_pipeline.distillation.selection import first_of_each
 from cprd_pipeline.errors import CorpusError, StoreError
@@ -146,11 +146,11 @@ class _Pool:
 
     def __init__(self, asking: _Side, asked: _Side, knowledge: TeacherKnowledge, direction: Direction, floor: float) -> None:
         self._asking, self._asked, self._floor = asking, asked, floor
-        self._table: PairTable | None = None
+        self._table: ScoredLists | None = None
         self.queries, self.partners = asking.unpaired, np.empty(0, dtype=np.int64)
         self.without_candidates = self.below_floor = 0
         if len(asking.unpaired):
-            # Not before: the captions' table takes time and memory to make.
+            # Not before: the captions' order takes time and memory to make.
             self._table = knowledge.lists(direction)
             self._keep_usable()
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cprd_pipeline.distillation import pair_table
-from cprd_pipeline.distillation.pair_table import PairTable, PairTableBuilder, row_blocks
+from cprd_pipeline.distillation.pair_table import PairTable, PairTableBuilder, ScoredLists, row_blocks
+from cprd_pipeline.distillation.turned_table import TurnedTable
 
 ROWS, WIDTH = 7, 9
 Pair = tuple[int, int, float, bool]
@@ -28,7 +29,7 @@ def table_of(pairs: list[Pair], chunk: int = 5) -> PairTable:
     return building.finish()
 
 
-def lists_of(table: PairTable, rows: list[int]) -> list[list[tuple[int, float, bool]]]:
+def lists_of(table: ScoredLists, rows: list[int]) -> list[list[tuple[int, float, bool]]]:
     """The lists of some rows as Python lists."""
     found = table.of(np.array(rows, dtype=np.int64))
     lists: list[list[tuple[int, float, bool]]] = [[] for _ in rows]
@@ -55,21 +56,24 @@ def test_lists_equal_those_of_a_dictionary(pairs: list[Pair], asked: list[int], 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pair_table, "_BLOCK_PAIRS", block)
         table = table_of(pairs)
-        turned = table.transposed()
+        turned = TurnedTable.of_table(table)
     assert lists_of(table, asked) == slow_lists(pairs, asked)
     assert table.pairs == len({pair[:2] for pair in pairs})
     across = [
         (item, row, score, flagged) for row, items in enumerate(slow_lists(pairs, [*range(ROWS)])) for item, score, flagged in items
     ]
     assert lists_of(turned, [*range(WIDTH)]) == slow_lists(across, [*range(WIDTH)])
-    assert (turned.rows, turned.width, turned.pairs) == (WIDTH, ROWS, table.pairs)
+    assert (len(turned.starts), turned.pairs) == (WIDTH + 1, table.pairs)
+    assert np.flatnonzero(table.named).tolist() == sorted({pair[1] for pair in pairs})
+    assert np.flatnonzero(turned.named).tolist() == sorted({pair[0] for pair in pairs})
 
 
 def test_types_are_the_small_ones() -> None:
-    """Nine bytes a pair, and no memory of repeated pairs."""
+    """Nine bytes a pair and four more for the other direction, and no memory of repeated pairs."""
     table = table_of([(0, 3, 1.0, False), (0, 3, 2.0, True), (6, 8, 1.0, False)])
     assert [array.dtype for array in (table.items, table.scores, table.flagged)] == [np.int32, np.float32, np.bool_]
     assert table.items.base is None
+    assert TurnedTable.of_table(table).entries.dtype == np.int32
     assert table.starts.tolist() == [0, 1, 1, 1, 1, 1, 1, 2]
 
 
