@@ -53,7 +53,7 @@ with join_processes(4) as processes:
     agreed = processes.agree([1.5 + processes.rank, float(processes.rank)], torch.device("cpu"))
     assert agreed == [1.5, 0.0], agreed
     processes.wait()
-    print("met", processes.size)
+    sys.stdout.write(f"met {processes.size}\\n")  # one write: lines of two processes must not mix
 """
 
 
