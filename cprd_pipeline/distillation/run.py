@@ -28,7 +28,7 @@ from cprd_pipeline.distillation.watched import (
     batch_rows,
     evaluation_of_saved,
     save_series_of,
-    warn_of_collapse,
+    warn_before_training,
     watched_results,
     watched_rows,
 )
@@ -85,6 +85,8 @@ def _run(settings: DistillSettings, processes: Processes) -> StageReport:
     with watch.measure("loading"):
         data = _data(settings, corpus, rankings)
         student = _begin(settings)
+    if processes.leads:
+        warn_before_training(settings, data.targets)
     with watch.measure("training"):
         lent = _lend_bias(settings, student)
         learner = Learner(settings, student, corpus, data.knowledge, data.positives, processes, writer.state / "bank")
@@ -113,7 +115,6 @@ def _data(settings: DistillSettings, corpus: Corpus, rankings: list[InputFolder]
         draw = CandidateDraw(settings.encode, knowledge, positives, settings.seed)
     meetings = Meetings(sampler, draw)
     targets = targets_of_training(settings, meetings, Listing(settings, knowledge, positives)) if knowledge else None
-    warn_of_collapse(targets)
     return _Data(corpus, knowledge, positives, sampler, meetings, targets)
 
 

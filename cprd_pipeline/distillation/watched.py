@@ -6,18 +6,24 @@ from typing import Any
 from cprd_pipeline.distillation.collapse import TeacherTargets
 from cprd_pipeline.distillation.log import LogRow
 from cprd_pipeline.distillation.settings import DistillSettings
+from cprd_pipeline.distillation.teacher_loss import list_rules
 from cprd_pipeline.distillation.trainer import Trainer
 from cprd_pipeline.progress import announce, compact
 from cprd_pipeline.store.report import save_series
 
 
-def warn_of_collapse(targets: TeacherTargets | None) -> None:
-    """Say on stderr, before training, that it will learn little from the teacher."""
+def warn_before_training(settings: DistillSettings, targets: TeacherTargets | None) -> None:
+    """Say on stderr what is known to leave a student worse than its settings promise."""
     if targets is not None and targets.collapsed:
         announce(
             f"warning: the teacher's targets have collapsed: the first item of a list takes {targets.top_share:.1%} on average "
             f"(entropy {targets.entropy_share:.1%} of the largest), so that the order of the rest is not learned; "
             "raise teacher_temperature"
+        )
+    if settings.items == "bank" and settings.objective in ("cprd", "kl") and list_rules(settings).easy_negatives != "bank":
+        announce(
+            "warning: a bank's features take no gradient, and nothing pushes a query away from those at random: in the demo "
+            f"such students collapsed; set {settings.objective}.easy_negatives to bank"
         )
 
 

@@ -34,11 +34,14 @@ from cprd_pipeline.models.dual_encoder import DualEncoder
 from tests.tiny_encoders import WORDS, tiny_tokenizer
 
 IMAGES, EACH, CANDIDATES, SIZE = 20_000, 2, 64, 64
+BANK: dict[str, Any] = {"objective": "cprd", "items": "bank", "bank": {"candidates": 64}}
 ARMS: dict[str, dict[str, Any]] = {
     "itc": {"objective": "itc"},
     "cprd, in_batch": {"objective": "cprd"},
-    "cprd, bank of 64": {"objective": "cprd", "items": "bank", "bank": {"candidates": 64}},
-    "cprd, bank of 64, momentum": {"objective": "cprd", "items": "bank", "bank": {"candidates": 64, "features": "momentum"}},
+    "cprd, bank of 64": BANK,
+    "cprd, bank of 64, 256 easy": BANK | {"cprd": {"easy_negatives": "bank"}},
+    "cprd, bank of 64, 256 easy, momentum": BANK
+    | {"cprd": {"easy_negatives": "bank"}, "bank": {"candidates": 64, "features": "momentum"}},
     "cprd, encode 4": {"objective": "cprd", "items": "encode", "encode": {"candidates": 4}},
     "kl, in_batch": {"objective": "kl"},
 }
@@ -113,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--without", nargs="*", default=[], choices=ARMS, help="arms to leave out")
     parser.add_argument("--arm", help="take three steps of this arm alone and print its peak memory")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -124,7 +128,7 @@ def main() -> None:
         print(json.dumps({"before": before, "after": peak_megabytes()}))
         return
     told = knowledge()
-    arms = {name: Arm(changes, options.batch, told) for name, changes in ARMS.items()}
+    arms = {name: Arm(changes, options.batch, told) for name, changes in ARMS.items() if name not in options.without}
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     encoded = {}
     for number in range(options.rounds + 1):

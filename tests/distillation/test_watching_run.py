@@ -161,6 +161,17 @@ def test_collapsed_targets_are_announced_once_and_reported(project: Path, capsys
     assert report.results["teacher_targets"]["top_share"] < 0.9
 
 
+@pytest.mark.parametrize("objective", ["cprd", "kl", "listnet"])
+def test_a_bank_without_random_items_is_warned_of(project: Path, capsys: pytest.CaptureFixture[str], objective: str) -> None:  # noqa: F811
+    """In the demo such students collapsed; ListNet has no easy negatives to choose."""
+    told = {"output": "data/students/banked", "objective": objective, "items": "bank"}
+    run(settings(**told))
+    assert capsys.readouterr().err.count(f"set {objective}.easy_negatives to bank") == (objective != "listnet")
+    if objective != "listnet":
+        run(settings(**told, **{objective: {"easy_negatives": "bank"}}))
+        assert "easy_negatives" not in capsys.readouterr().err
+
+
 def test_the_report_tells_the_speed(project: Path) -> None:  # noqa: F811
     """Pairs a second and the share of waiting, and a line for them."""
     report = run(settings(objective="itc"))
