@@ -44,8 +44,9 @@ typecheck: $(STAMP)
 imports: $(STAMP)
 	$(BIN)/lint-imports
 
+# One thread a process: the tests are small, and more threads than cores only wait for each other.
 unit: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 clean: ## Remove what the stages wrote, the score store included.
 	find data -mindepth 1 ! -name README.md -delete

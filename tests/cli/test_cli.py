@@ -112,7 +112,7 @@ def test_ctrl_c_keeps_the_state_and_says_so(tmp_path: Path) -> None:
     """SIGINT in the middle of a stage: one line, exit code 130; the same command then ends well."""
     root = Path(__file__).parents[2]
     small = ["prepare", "--config", str(root / "stages/smoke/prepare.yaml"), "--set"]
-    command = [*CLI, *small, "scenes.splits={train: {images: 60000}}"]
+    command = [*CLI, *small, "scenes.splits={train: {images: 6000}}"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     first = process.stderr.read(1)  # the bar has begun, so the stage is at work
