@@ -49,4 +49,4 @@ unit: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 clean: ## Remove what the stages wrote, the score store included.
-	find data -mindepth 1 ! -name README.md -delete
+	find data -mindepth 1 -maxdepth 1 ! -name README.md ! -name demo_report.png -exec rm -rf {} +

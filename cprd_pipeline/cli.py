@@ -16,10 +16,10 @@ from cprd_pipeline.errors import CprdError
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from cprd_pipeline.settings import Settings
+    from cprd_pipeline.settings import StageSettings
     from cprd_pipeline.store.report import StageReport
 
-S = TypeVar("S", bound="Settings")
+S = TypeVar("S", bound="StageSettings")
 
 app = typer.Typer(
     help="Buy a cross-encoder's knowledge once and distil it into a dual encoder for image-text retrieval.",
@@ -281,8 +281,11 @@ def scores_import(
 
 def _settings(model: "type[S]", stage: str, config: Path | None, overrides: list[str] | None) -> "S":
     from cprd_pipeline.settings import load_settings
+    from cprd_pipeline.store.places import check_writable
 
-    return load_settings(model, config or Path("stages") / f"{stage}.yaml", overrides or [])
+    settings = load_settings(model, config or Path("stages") / f"{stage}.yaml", overrides or [])
+    check_writable(settings.report)
+    return settings
 
 
 def _show(done: "StageReport", as_json: bool) -> None:

@@ -29,6 +29,8 @@ def write_project(folder: Path, example: Literal["demo", "coco"] = "demo") -> li
     """
     contents = _demo() if example == "demo" else _given_pairs(example)
     contents |= {".gitignore": _IGNORED, ".dvcignore": "__pycache__\n"}
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"{folder}: is a file", expected="a new or empty folder")
     for name in contents:
         if (folder / name).exists():
             raise SettingsError(f"{folder / name}: is there already", expected="a folder without it", do="choose a new folder")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cprd_pipeline.errors import SettingsError
 
@@ -28,6 +28,25 @@ class Settings(BaseModel):
     def as_json(self) -> dict[str, Any]:
         """The settings as plain JSON types, defaults included."""
         return self.model_dump(mode="json")
+
+
+def _json_file(path: Path) -> Path:
+    if path.suffix != ".json":
+        raise ValueError(f"{path} does not end in .json; a report is a JSON file, and replaces what lies there")
+    return path
+
+
+ReportPath = Annotated[Path, AfterValidator(_json_file)]
+
+
+class StageSettings(Settings):
+    """Base of the settings of a stage, each of which writes a report.
+
+    Args:
+        report: Where the stage's report goes.
+    """
+
+    report: ReportPath
 
 
 S = TypeVar("S", bound=Settings)

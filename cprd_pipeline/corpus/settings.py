@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cprd_pipeline.settings import NonNegativeInt, PositiveInt, Settings, Share
+from cprd_pipeline.settings import NonNegativeInt, PositiveInt, ReportPath, Settings, Share, StageSettings
 
 
 class SceneSplit(Settings):
@@ -199,7 +199,7 @@ class CaptionSettings(Settings):
 OnBad = Literal["error", "skip"] | Share
 
 
-class PrepareSettings(Settings):
+class PrepareSettings(StageSettings):
     """Every knob of `prepare`; stages/prepare.yaml explains each with its default.
 
     Args:
@@ -230,7 +230,7 @@ class PrepareSettings(Settings):
     pack: bool = False
     workers: NonNegativeInt = 0
     output: Path = Path("data/corpus")
-    report: Path = Path("data/reports/prepare.json")
+    report: ReportPath = Path("data/reports/prepare.json")
 
     @field_validator("bad_images", "bad_captions", mode="before")
     @classmethod
@@ -271,6 +271,8 @@ class PrepareSettings(Settings):
         if self.source == "scenes":
             if self.max_images is not None:
                 raise ValueError("max_images is for files; the size of generated splits is in scenes.splits")
+            if self.files is not None:
+                raise ValueError("source is scenes, the generated world, but files names others; set source: auto")
             if self.holdout.shares:
                 raise ValueError("holdout is for files; the generated splits are in scenes.splits")
             return self

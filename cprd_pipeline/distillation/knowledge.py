@@ -132,6 +132,13 @@ class TeacherKnowledge:
         """
         return self.i2t if direction == "i2t" else self.t2i
 
+    def knows(self, images: Rows) -> bool:
+        """Whether any pair of these image rows was scored."""
+        canonical = self.canonical_image[images]
+        if (np.diff(self.i2t.starts)[canonical] > 0).any():
+            return True
+        return self.told_captions is not None and bool(self.told_captions.named[canonical].any())
+
     def among(self, rows: BatchRows) -> BatchKnowledge:
         """Look up every pair of a batch."""
         told = self.i2t_scores(rows.images, rows.captions)

@@ -114,6 +114,7 @@ def _data(settings: DistillSettings, corpus: Corpus, rankings: list[InputFolder]
     if settings.items == "encode" and knowledge is not None:
         draw = CandidateDraw(settings.encode, knowledge, positives, settings.seed)
     meetings = Meetings(sampler, draw)
+    _check_known_images(settings, knowledge, sampler)
     targets = targets_of_training(settings, meetings, Listing(settings, knowledge, positives)) if knowledge else None
     return _Data(corpus, knowledge, positives, sampler, meetings, targets)
 
@@ -150,6 +151,16 @@ def _check_valid_items(settings: DistillSettings, knowledge: TeacherKnowledge | 
             "no query of the rankings has a valid hard negative (n_valid is 0 everywhere)",
             expected="some",
             do="relax the validity rule in stages/score_teacher.yaml, or set cprd.valid: listed",
+        )
+
+
+def _check_known_images(settings: DistillSettings, knowledge: TeacherKnowledge | None, sampler: Sampler) -> None:
+    """Refuse rankings that say nothing about any image of the training, such as those of another split."""
+    if knowledge is not None and not knowledge.knows(sampler.image_rows):
+        raise StoreError(
+            f"the rankings hold no pair with an image of split {settings.split} ({knowledge.pairs:,} scored pairs of other images)",
+            expected="rankings of the split that is trained on",
+            do=f"mine and score it (`split: {settings.split}` in stages/mine.yaml), or name its rankings",
         )
 
 

@@ -14,13 +14,21 @@ from cprd_pipeline.distillation.objective_settings import (
     MarginMseSettings,
     RankNetSettings,
 )
-from cprd_pipeline.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings, Share
+from cprd_pipeline.settings import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ReportPath,
+    Share,
+    StageSettings,
+)
 
 Metric = Literal["rsum", "i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"]
 """What evaluation during training may be judged by; higher is better."""
 
 
-class DistillSettings(Settings):
+class DistillSettings(StageSettings):
     """Stage `distill`: every knob of one student's training; stages/distill.yaml explains each."""
 
     corpus: Path = Path("data/corpus")
@@ -28,7 +36,7 @@ class DistillSettings(Settings):
     rankings: tuple[Path, ...] = ()
     student: str | TwoTowers = "scenes"
     output: Path = Path("data/students/cprd")
-    report: Path = Path("data/reports/distill.json")
+    report: ReportPath = Path("data/reports/distill.json")
 
     objective: Literal["itc", "cprd", "kl", "margin_mse", "listnet", "listmle", "ranknet"] = "cprd"
     contrastive: Literal["itc", "sigmoid"] = "itc"
@@ -94,6 +102,11 @@ class DistillSettings(Settings):
             raise ValueError("objective itc has no teacher whose order shuffle_teacher could destroy; choose another objective")
         if self.objective != "itc" and not self.rankings:
             raise ValueError(f"objective {self.objective} needs rankings; name at least one folder")
+        if self.objective != "itc" and self.distillation_from_step >= self.steps:
+            raise ValueError(
+                f"distillation begins at step {self.distillation_from_step} of {self.steps}, so that the teacher would never be "
+                "heard; lower distillation_from_step"
+            )
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cprd_pipeline.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings, Share
+from cprd_pipeline.settings import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ReportPath,
+    Settings,
+    Share,
+    StageSettings,
+)
 
 SCENES = "scenes"
 """Name of the demo world's teacher, made anew from the seed."""
@@ -27,7 +36,7 @@ class BlipTraining(Settings):
     gradient_checkpointing: bool = False
 
 
-class TrainTeacherSettings(Settings):
+class TrainTeacherSettings(StageSettings):
     """Stage `train-teacher`: every knob; stages/train_teacher.yaml explains each."""
 
     corpus: Path = Path("data/teacher_corpus")
@@ -35,7 +44,7 @@ class TrainTeacherSettings(Settings):
     validation_split: str | None = "val"
     teacher: str = SCENES
     output: Path = Path("data/teacher")
-    report: Path = Path("data/reports/train_teacher.json")
+    report: ReportPath = Path("data/reports/train_teacher.json")
 
     seed: NonNegativeInt = 0
     steps: PositiveInt = 1800

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from cprd_pipeline.settings import NonNegativeInt, PositiveInt, Settings, Share
+from cprd_pipeline.settings import NonNegativeInt, PositiveInt, ReportPath, Settings, Share, StageSettings
 
 TEACHER = "teacher"
 """Name under which results show the teacher's reranking."""
@@ -45,7 +45,7 @@ class JudgedSets(Settings):
         return {name: path for name, path in named.items() if path is not None}
 
 
-class EvaluateSettings(Settings):
+class EvaluateSettings(StageSettings):
     """Stage `evaluate`: which students on which split; stages/evaluate.yaml explains each."""
 
     corpus: Path = Path("data/corpus")
@@ -62,7 +62,7 @@ class EvaluateSettings(Settings):
     other_corpus: Literal["refuse", "allow"] = "refuse"
     output: Path = Path("data/reports/evaluation")
     metrics: Path = Path("data/reports/metrics.json")
-    report: Path = Path("data/reports/evaluate.json")
+    report: ReportPath = Path("data/reports/evaluate.json")
 
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"

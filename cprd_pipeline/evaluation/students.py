@@ -18,7 +18,8 @@ from cprd_pipeline.metrics.ranking import rank_both_directions
 from cprd_pipeline.models.device import choose_device, choose_dtype
 from cprd_pipeline.models.dual_encoder import encoder_fingerprint
 from cprd_pipeline.models.embeddings import embed_corpus
-from cprd_pipeline.store.folder import MANIFEST, read_manifest
+from cprd_pipeline.store.folder import read_manifest
+from cprd_pipeline.store.places import MANIFEST
 from cprd_pipeline.store.schemas import EVALUATED_QUERIES
 
 FloatArray = npt.NDArray[np.float32]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from cprd_pipeline.mining.index_settings import IndexSettings
-from cprd_pipeline.settings import NonNegativeInt, PositiveFloat, PositiveInt, Settings
+from cprd_pipeline.settings import NonNegativeInt, PositiveFloat, PositiveInt, ReportPath, Settings, StageSettings
 
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 
@@ -106,7 +106,7 @@ class SamplerSettings(Settings):
         return self
 
 
-class MineSettings(Settings):
+class MineSettings(StageSettings):
     """Every knob of `mine`; stages/mine.yaml explains each with its default.
 
     Args:
@@ -140,7 +140,7 @@ class MineSettings(Settings):
     sampler: SamplerSettings = SamplerSettings()
     merge: tuple[Path, ...] = ()
     output: Path = Path("data/candidates/1")
-    report: Path = Path("data/reports/mine.json")
+    report: ReportPath = Path("data/reports/mine.json")
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     batch_size: PositiveInt = 256

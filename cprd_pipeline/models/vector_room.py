@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cprd_pipeline.store.atomic import machine_error
+from cprd_pipeline.store.atomic import machine_error, make_folder
 
 IN_MEMORY_BYTES = 1 << 30
 """The most that is kept in memory."""
@@ -30,7 +30,7 @@ def room_for(rows: int, width: int, folder: Path) -> npt.NDArray[np.float32]:
     if size <= IN_MEMORY_BYTES:
         return np.empty((rows, width), dtype=np.float32)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with tempfile.TemporaryFile(dir=folder) as file:
             # All of it now: on a full disk, writing to memory that no block stands behind would end the process.
             os.posix_fallocate(file.fileno(), 0, size)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cprd_pipeline.settings import NonNegativeInt, PositiveInt, Settings
+from cprd_pipeline.settings import NonNegativeInt, PositiveInt, ReportPath, Settings, StageSettings
 
 
 class GallerySettings(Settings):
@@ -24,7 +24,7 @@ class GallerySettings(Settings):
     seed: NonNegativeInt = 0
 
 
-class ReportSettings(Settings):
+class ReportSettings(StageSettings):
     """Stage `report`: the files that the page is made from; stages/report.yaml explains each."""
 
     corpus: Path = Path("data/corpus")
@@ -35,4 +35,4 @@ class ReportSettings(Settings):
     logs: dict[str, Path] = Field(default_factory=dict)
     gallery: GallerySettings = GallerySettings()
     output: Path = Path("data/reports/report.html")
-    report: Path = Path("data/reports/report.json")
+    report: ReportPath = Path("data/reports/report.json")

@@ -7,7 +7,7 @@ from pydantic import FiniteFloat, field_validator
 
 from cprd_pipeline.models.teacher_choice import TeacherChoice
 from cprd_pipeline.scoring.shards import EVERYTHING, Shard
-from cprd_pipeline.settings import NonNegativeFloat, NonNegativeInt, PositiveInt, Settings
+from cprd_pipeline.settings import NonNegativeFloat, NonNegativeInt, PositiveInt, ReportPath, Settings, StageSettings
 
 
 class ValidRule(Settings):
@@ -30,7 +30,7 @@ class ValidRule(Settings):
         return {"rule": self.rule, self.rule: getattr(self, self.rule)}
 
 
-class ScoreSettings(Settings):
+class ScoreSettings(StageSettings):
     """Every knob of `score-teacher`; stages/score_teacher.yaml explains each with its default.
 
     Args:
@@ -62,7 +62,7 @@ class ScoreSettings(Settings):
     shard: str | None = None
     in_loop_epochs: PositiveInt = 10
     output: Path = Path("data/rankings/1")
-    report: Path = Path("data/reports/score_teacher.json")
+    report: ReportPath = Path("data/reports/score_teacher.json")
     device: str = "auto"
     part_pairs: PositiveInt = 16_384
     image_batch: PositiveInt = 8

@@ -23,7 +23,7 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         MachineError: The disk is full or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     remove_leftovers(path.parent)
     try:
         aside = make_aside(path.parent)
@@ -37,6 +37,18 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise machine_error(error, path) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises:
+        MachineError: One of them is a file, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise machine_error(error, folder) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -82,7 +94,7 @@ def move_folder(source: Path, target: Path) -> None:
 
     A crash leaves either the old folder, or none while `source` is still whole, or the new one.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     retired = target.with_name(f".{target.name}.old")
     try:
         shutil.rmtree(retired, ignore_errors=True)

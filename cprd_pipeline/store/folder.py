@@ -17,12 +17,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cprd_pipeline.errors import StoreError
-from cprd_pipeline.store.atomic import checksum, move_folder, sync_file, sync_folder, write_bytes, write_file, write_json
+from cprd_pipeline.store.atomic import (
+    checksum,
+    make_folder,
+    move_folder,
+    sync_file,
+    sync_folder,
+    write_bytes,
+    write_file,
+    write_json,
+)
 from cprd_pipeline.store.fingerprint import json_digest
 from cprd_pipeline.store.leftovers import remove_leftovers
+from cprd_pipeline.store.places import MANIFEST, check_output_place
 from cprd_pipeline.store.schemas import SCHEMA_VERSION
 
-MANIFEST = "_manifest.json"
 JOURNAL = "_parts"
 ROW_GROUP_ROWS = 65_536
 
@@ -78,6 +87,10 @@ class OutputWriter:
         kind: As in `Manifest`.
         settings: As in `Manifest`.
         inputs: As in `Manifest`.
+
+    Raises:
+        StoreError: Something that no stage of this kind wrote lies at the target.
+        MachineError: Target or state cannot be written.
     """
 
     def __init__(self, target: Path, kind: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
@@ -87,7 +100,8 @@ class OutputWriter:
         self.folder = self.state / "output"
         self._parts: dict[str, Part] = {}
         if not self.is_current():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            check_output_place(target, kind)
+            make_folder(self.folder)
             remove_leftovers(self.folder)
             self._parts = self._recover()
 

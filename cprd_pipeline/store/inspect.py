@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cprd_pipeline.store.first_rows import FirstRows, first_rows_of_table, first_tensors, render
-from cprd_pipeline.store.folder import MADE_BY, MANIFEST, InputFolder, Manifest, read_manifest
+from cprd_pipeline.store.folder import MADE_BY, InputFolder, Manifest, read_manifest
 from cprd_pipeline.store.inspect_caches import inspect_cache
+from cprd_pipeline.store.places import MANIFEST
 from cprd_pipeline.store.report import StageReport, read_report
 
 _SHOWN_PARTS = 12

@@ -54,6 +54,20 @@ def test_version(tmp_path: Path) -> None:
             ("distill", "--config", "empty.yaml", "--set", "objective=itc", "--set", "corpus=nowhere"),
             "nowhere: there is no such folder",
         ),
+        (
+            ("prepare", "--config", "empty.yaml", "--set", "files.paths=a.json"),
+            "source is scenes, the generated world, but files names others; set source: auto",
+        ),
+        (
+            ("mine", "--config", "empty.yaml", "--set", "report=notes.txt"),
+            "report: notes.txt does not end in .json; a report is a JSON",
+        ),
+        (("mine", "--config", "empty.yaml", "--set", "report=list.yaml/x.json"), "list.yaml is not a folder; mend the path"),
+        (
+            ("distill", "--config", "empty.yaml", "--set", "rankings=[r]", "--set", "steps=20"),
+            "distillation begins at step 50 of 20, so that the teacher would never be heard; lower distillation_from_step",
+        ),
+        (("init", "list.yaml"), "list.yaml: is a file; expected a new or empty folder"),
     ],
 )
 def test_a_users_mistake_is_one_red_line_and_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -10,6 +10,7 @@ from cprd_pipeline.distillation.batches import BatchRows
 from cprd_pipeline.distillation.knowledge import TeacherKnowledge, open_rankings
 from cprd_pipeline.errors import StoreError
 from tests.distillation.conftest import every_pair_rankings, ranking, write_rankings
+from tests.distillation.made_knowledge import knowledge_of
 
 
 def load(folder: Path, corpus: Corpus) -> TeacherKnowledge:
@@ -155,3 +156,13 @@ def test_rankings_without_any_candidate_are_refused(tmp_path: Path, corpus: Corp
     write_rankings(tmp_path / "r", [ranking("i5", "i2t", {}, {"c10": 3.0}), ranking("c10", "t2i", {}, {"i5": 3.0})], corpus)
     with pytest.raises(StoreError, match="no query of the rankings has a candidate, only positives"):
         load(tmp_path / "r", corpus)
+
+
+def test_it_knows_an_image_that_asked_or_was_asked_for() -> None:
+    """Rows of equal content are one; where the asker matters both tables count."""
+    images, captions = np.array([0, 1, 1, 3]), np.arange(4)
+    told = knowledge_of({(1, 2): 0.5}, images, captions)
+    assert told.knows(np.array([0, 2, 3]))
+    assert not told.knows(np.array([0, 3]))
+    assert knowledge_of({(1, 2): 0.5}, images, captions, {(0, 3): 0.5}).knows(np.array([0, 3]))
+    assert not knowledge_of({(1, 2): 0.5}, images, captions, {(0, 1): 0.5}).knows(np.array([0, 3]))

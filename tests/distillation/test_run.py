@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
@@ -21,6 +22,7 @@ from cprd_pipeline.distillation import learner
 from cprd_pipeline.distillation.run import run
 from cprd_pipeline.distillation.settings import DistillSettings
 from cprd_pipeline.errors import ModelError, StoreError
+from cprd_pipeline.store.folder import OutputWriter
 from cprd_pipeline.store.report import StageReport
 from tests.distillation.conftest import every_pair_rankings, write_rankings
 from tests.tiny_encoders import tiny_clip, tiny_two_towers
@@ -215,6 +217,30 @@ def test_rankings_without_a_valid_candidate_are_refused(project: Path) -> None:
     write_rankings(project / "data/rankings/none", rows, corpus)
     with pytest.raises(StoreError, match="n_valid is 0 everywhere"):
         run(settings(rankings=["data/rankings/none"], cprd={"valid": "rankings"}))
+
+
+def test_rankings_of_other_images_are_refused(project: Path) -> None:
+    """Those of another split, say: a training in which the teacher is never heard is no distillation."""
+    corpus = Corpus(project / "data/corpus")
+    images = pq.read_table(corpus.path / "images.parquet")
+    captions = pq.read_table(corpus.path / "captions.parquet")
+    writer = OutputWriter(corpus.path, "corpus", {"image_root": ".", "halves": True}, {})
+    for name, table in (("images.parquet", images), ("captions.parquet", captions)):
+        halves = ["train" if row < len(table) // 2 else "val" for row in range(len(table))]
+        writer.write_table(name, table.set_column(table.schema.get_field_index("split"), table.schema.field("split"), [halves]))
+    writer.write_table("positives.parquet", pq.read_table(corpus.path / "positives.parquet"))
+    writer.finish()
+    corpus = Corpus(corpus.path)
+    asked = {f"i{row}" for row in range(len(images) // 2)} | {f"c{row}" for row in range(len(captions) // 2)}
+    rows = [row for row in every_pair_rankings(corpus, 4) if row["query_id"] not in asked]
+    for row in rows:
+        kept = [place for place, item in enumerate(row["candidate_ids"]) if item not in asked]
+        for name in ("candidate_ids", "teacher_scores", "similarities", "false_negative"):
+            row[name] = [row[name][place] for place in kept]
+    write_rankings(project / "data/rankings/val", rows, corpus)
+    with pytest.raises(StoreError, match=r"no pair with an image of split train \(\d+ scored pairs.*`split: train` in stages/mine"):
+        run(settings(rankings=["data/rankings/val"]))
+    assert run(settings(rankings=["data/rankings/val"], split="val")).results["known_pairs"] > 0
 
 
 def test_a_missing_student_folder_is_named(project: Path) -> None:

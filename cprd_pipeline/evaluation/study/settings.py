@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from cprd_pipeline.errors import SettingsError
-from cprd_pipeline.settings import NonNegativeInt, PositiveInt, Settings
+from cprd_pipeline.settings import NonNegativeInt, PositiveInt, ReportPath, Settings, StageSettings
 
 Changes = dict[str, Any]
 """Settings by name, dots for groups: what stands left and right of the equals sign of `--set`."""
@@ -48,7 +48,7 @@ class Claim(Settings):
     by: Measure = "rsum"
 
 
-class StudySettings(Settings):
+class StudySettings(StageSettings):
     """The command `study`: arms, seeds, and what is made of them; stages/study/study.yaml explains each."""
 
     training: Path = Path("stages/distill.yaml")
@@ -62,7 +62,7 @@ class StudySettings(Settings):
     random_pairs: Path = Path("data/rankings/random_test")
     folder: Path = Path("data/study")
     replicates: PositiveInt = 10_000
-    report: Path = Path("data/reports/study.json")
+    report: ReportPath = Path("data/reports/study.json")
     markdown: Path = Path("data/reports/study.md")
     page: Path = Path("data/reports/study.html")
 

@@ -1,0 +1,79 @@
+"""What an output must never replace, and where nothing can be written: known before a stage works."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cprd_pipeline.errors import MachineError, StoreError
+from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.places import check_output_place, check_writable
+
+
+def test_a_folder_of_the_users_is_left_alone(tmp_path: Path) -> None:
+    """Whatever a setting names: nothing is staged, nothing is gone."""
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("precious")
+    with pytest.raises(StoreError, match=r"thesis: has files that no stage wrote \(chapter\.txt\).*name another `output`"):
+        OutputWriter(tmp_path / "thesis", "student", {}, {})
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "precious"
+
+
+def test_a_file_is_left_alone(tmp_path: Path) -> None:
+    """As an output."""
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(StoreError, match=r"notes\.txt: a file lies where a corpus folder is to be written"):
+        check_output_place(tmp_path / "notes.txt", "corpus")
+
+
+def test_an_output_of_another_kind_is_left_alone(tmp_path: Path) -> None:
+    """A corpus is not replaced by a student."""
+    OutputWriter(tmp_path / "corpus", "corpus", {}, {}).finish()
+    with pytest.raises(StoreError, match=r"corpus: a corpus folder, which a student folder would replace"):
+        check_output_place(tmp_path / "corpus", "student")
+
+
+@pytest.mark.parametrize("manifest", [None, "", "{", json.dumps({"kind": "student", "schema_version": 0})])
+def test_nothing_and_older_outputs_are_replaced(tmp_path: Path, manifest: str | None) -> None:
+    """An empty folder, and a folder of ours whatever its state, even with strange files in it."""
+    target = tmp_path / "student"
+    target.mkdir()
+    if manifest is not None:
+        (target / "_manifest.json").write_text(manifest)
+        (target / "model.safetensors").write_text("old")
+    writer = OutputWriter(target, "student", {}, {})
+    writer.write_json("new.json", 1)
+    writer.finish()
+    assert sorted(path.name for path in target.iterdir()) == ["_manifest.json", "new.json"]
+
+
+def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
+    """However far above it the file lies."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MachineError, match=r"x: .*file is not a folder; mend the path"):
+        check_writable(tmp_path / "file" / "deep" / "x")
+    with pytest.raises(MachineError, match="is not a folder"):
+        OutputWriter(tmp_path / "file" / "out", "student", {}, {})
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's answer counts; root may write everywhere, so it is asked of a stand-in."""
+    asked: list[Path] = []
+
+    def access(path: Path, mode: int) -> bool:
+        asked.append(path)
+        return not mode & os.W_OK
+
+    monkeypatch.setattr(os, "access", access)
+    with pytest.raises(MachineError, match=r"report\.json: .* cannot be written; mend its permissions"):
+        check_writable(tmp_path / "new" / "report.json")
+    assert asked == [tmp_path]
+
+
+def test_a_cache_that_is_a_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPRD_CACHE names it."""
+    (tmp_path / "cache").write_text("")
+    monkeypatch.setenv("CPRD_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(MachineError, match=r"cache/state/student.*mend this and run the same command again"):
+        OutputWriter(tmp_path / "out", "student", {}, {})
