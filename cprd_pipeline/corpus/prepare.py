@@ -38,7 +38,7 @@ def run(settings: PrepareSettings) -> StageReport:
         with watch.measure("comparing"):
             changed = intake is not None and _files_changed(settings, intake.image_root)
         if not changed:
-            return earlier_report(settings.report) or _report(settings, watch).save(settings.report)
+            return earlier_report(settings.report, settings.output) or _report(settings, watch).save(settings.report)
         # The manifest knows the annotations, not the files: the corpus must go before it can be made anew.
         shutil.rmtree(settings.output)
         writer = _open_output(settings, intake)

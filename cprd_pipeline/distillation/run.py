@@ -79,7 +79,7 @@ def _run(settings: DistillSettings, processes: Processes) -> StageReport:
     writer = OutputWriter(settings.output, "student", settings.shaping(), _inputs(settings, corpus, rankings))
     current = writer.is_current()
     processes.wait()  # Nobody looks for what the leading process is already writing.
-    if current and (earlier := earlier_report(settings.report)):
+    if current and (earlier := earlier_report(settings.report, settings.output)):
         return earlier
     watch = Stopwatch()
     with watch.measure("loading"):

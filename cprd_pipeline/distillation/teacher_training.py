@@ -34,7 +34,7 @@ def run(settings: TrainTeacherSettings) -> StageReport:
     watch = Stopwatch()
     if not writer.is_current():
         _train(settings, corpus, writer, watch)
-    elif (earlier := earlier_report(settings.report)) and earlier.settings == settings.as_json():
+    elif (earlier := earlier_report(settings.report, settings.output)) and earlier.settings == settings.as_json():
         return earlier
     quality = _evaluate(settings, corpus, watch)
     return _report(settings, quality, watch).save(settings.report)

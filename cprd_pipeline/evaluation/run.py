@@ -46,7 +46,7 @@ def run(settings: EvaluateSettings) -> StageReport:
         evaluation.write()
     content = InputFolder(settings.output, "evaluation").part_path(METRICS).read_bytes()
     write_bytes(settings.metrics, content)
-    if up_to_date and (earlier := earlier_report(settings.report)):
+    if up_to_date and (earlier := earlier_report(settings.report, settings.output)):
         return earlier
     return _report(settings, questions, rankings, json.loads(content), watch).save(settings.report)
 

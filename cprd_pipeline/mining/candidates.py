@@ -25,6 +25,9 @@ from cprd_pipeline.store.schemas import CANDIDATES
 
 Direction = Literal["i2t", "t2i"]
 
+# Items of pools that are in memory together.
+_POOLED_ITEMS = 1 << 22
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -84,6 +87,10 @@ class Miner:
     def part(self, start: int, stop: int) -> pa.Table:
         """Rows of the candidates table for the queries from `start` up to `stop`, in corpus order."""
         stop = min(stop, len(self.queries.ids))
+        block = max(1, _POOLED_ITEMS // self.sampling.pool)
+        return pa.concat_tables([self._block(at, min(at + block, stop)) for at in range(start, stop, block)]).combine_chunks()
+
+    def _block(self, start: int, stop: int) -> pa.Table:
         rows = np.arange(start, stop)
         asking = self.queries.of_row[rows]
         vectors = self.query_vectors[asking]

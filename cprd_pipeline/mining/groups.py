@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from jaxtyping import Int64
@@ -57,21 +58,32 @@ def _read(path: Path, column: str) -> tuple[pa.StringArray, Int64[np.ndarray, " 
     """Ids, the number of each one's group, and whether they are images."""
     table = _table(path)
     sides = [name for name in _ID_COLUMNS if name in table.column_names]
-    if len(sides) != 1 or column not in table.column_names:
+    if [table.column_names.count(name) for name in (*_ID_COLUMNS, column)] not in ([1, 0, 1], [0, 1, 1]):
         raise CorpusError(
             f"{path}: has the columns {', '.join(table.column_names)}",
-            expected=f"either image_id or caption_id, and {column}",
+            expected=f"either image_id or caption_id, and {column}, each once",
             do="rename its columns, or set filters.group_column",
         )
-    (ids, groups) = (table[name].cast(pa.string()).combine_chunks() for name in (sides[0], column))
+    (ids, groups) = (_texts(path, table, name) for name in (sides[0], column))
     if ids.null_count or groups.null_count:
         raise CorpusError(
             f"{path}: {ids.null_count + groups.null_count} empty values",
             expected="an id and a group on every line",
             do="leave out the lines of items without a group",
         )
+    if any(pc.any(pc.match_substring(values, "\n")).as_py() for values in (ids, groups)):
+        raise CorpusError(
+            f"{path}: a value goes over several lines", expected="one line an item", do="look for a quote that is not closed"
+        )
     numbers = groups.dictionary_encode().indices.to_numpy().astype(np.int64)
     return ids, numbers, sides[0] == "image_id"
+
+
+def _texts(path: Path, table: pa.Table, name: str) -> pa.StringArray:
+    try:
+        return table[name].cast(pa.string()).combine_chunks()
+    except pa.ArrowException:
+        raise CorpusError(f"{path}: {name} is of type {table[name].type}", expected="text or numbers") from None
 
 
 def _table(path: Path) -> pa.Table:
@@ -81,13 +93,14 @@ def _table(path: Path) -> pa.Table:
         return pq.read_table(path) if path.suffix.lower() == ".parquet" else _csv(path)
     except FileNotFoundError:
         raise CorpusError(f"{path}: there is no such file", expected=_READABLE, do="mend filters.groups") from None
-    except (OSError, pa.ArrowInvalid) as error:
-        raise CorpusError(f"{path}: cannot be read ({str(error).splitlines()[0]})", expected=_READABLE) from None
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path}: cannot be read ({str(error).splitlines()[0]})", expected=f"{_READABLE} in UTF-8") from None
 
 
 def _csv(path: Path) -> pa.Table:
     """Every column as text: an id such as 0042 is no number."""
-    with path.open("rb") as file:
-        header = pa_csv.open_csv(file).schema.names
+    # Of the path: a reader of a Python file may wait for it for ever when the file is bad.
+    with pa_csv.open_csv(path) as reader:
+        header = reader.schema.names
     convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True, null_values=[""])
     return pa_csv.read_csv(path, convert_options=convert)

@@ -1,10 +1,13 @@
 """Settings of the group `index`: which FAISS index finds the candidates."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from cprd_pipeline.settings import NonNegativeInt, PositiveInt, Settings
+
+# FAISS counts with 32 bits here.
+_Int32 = Annotated[int, Field(gt=0, lt=2**31)]
 
 
 class IndexSettings(Settings):
@@ -33,13 +36,13 @@ class IndexSettings(Settings):
     train_sample: PositiveInt | None = None
     pq_m: PositiveInt | None = None
     refine: PositiveInt | None = None
-    hnsw_m: PositiveInt = 32
-    ef_construction: PositiveInt = 80
-    ef_search: PositiveInt | None = None
+    hnsw_m: Annotated[int, Field(ge=2, le=512)] = 32
+    ef_construction: _Int32 = 80
+    ef_search: _Int32 | None = None
     float16: bool = False
     gpus: Literal["all", "one"] = "all"
     recall_sample: NonNegativeInt = 1000
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @model_validator(mode="after")
     def _check(self) -> "IndexSettings":
@@ -47,6 +50,4 @@ class IndexSettings(Settings):
             raise ValueError(f"nprobe is {self.nprobe} where there are {self.nlist} cells (nlist)")
         if self.nlist is not None and self.train_sample is not None and self.train_sample < self.nlist:
             raise ValueError(f"train_sample is {self.train_sample}, fewer than the {self.nlist} cells to learn (nlist)")
-        if self.hnsw_m < 2:
-            raise ValueError("hnsw_m is 1; a graph needs at least 2 neighbours")
         return self

@@ -78,7 +78,7 @@ class Workshop:
             sides.captions_of_images if by_image else sides.images_of_captions,
             settings.k,
             self._filters(by_image, vectors),
-            Sampling(settings.sampler, settings.pool, item_keys(of_items.digests[item_rows]), rankings),
+            Sampling(settings.sampler, min(settings.pool, len(items)), item_keys(of_items.digests[item_rows]), rankings),
             merged,
         )
 

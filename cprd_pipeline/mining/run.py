@@ -40,7 +40,7 @@ def run(settings: MineSettings) -> StageReport:
     inputs = open_inputs(settings, corpus, encoder_fingerprint(settings.encoder, dtype))
     writer = OutputWriter(settings.output, "candidates", settings.in_force(), inputs.digests())
     current = writer.is_current()
-    if current and (earlier := earlier_report(settings.report)) is not None:
+    if current and (earlier := earlier_report(settings.report, settings.output)) is not None:
         return earlier
     watch = Stopwatch()
     with watch.measure("grouping"):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from cprd_pipeline.mining.index_settings import IndexSettings
-from cprd_pipeline.settings import NonNegativeInt, PositiveFloat, PositiveInt, ReportPath, Settings, StageSettings
+from cprd_pipeline.settings import NonNegativeInt, PositiveInt, ReportPath, Settings, StageSettings
 
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 
@@ -78,8 +78,8 @@ class SamplerSettings(Settings):
 
     kind: Literal["top", "random", "softmax", "similarity", "teacher"] = "top"
     pool: PositiveInt | None = None
-    temperature: PositiveFloat = 0.05
-    strata: PositiveInt = 8
+    temperature: Annotated[float, Field(ge=1e-6, allow_inf_nan=False)] = 0.05
+    strata: Annotated[int, Field(gt=0, le=1_000_000)] = 8
     rankings: Path | None = None
     seed: NonNegativeInt = 0
 
@@ -179,6 +179,8 @@ class MineSettings(StageSettings):
             raise ValueError(f"filters: k is {self.k}, but only the ranks {filters.first_rank} to {filters.last_rank} may be taken")
         if self.pool < self.k:
             raise ValueError(f"sampler: pool is {self.pool}, less than the k of {self.k} that are drawn from it")
+        if self.output.absolute() in [path.absolute() for path in self.merge]:
+            raise ValueError(f"merge names {self.output}, which is the output; give this round an output of its own")
         if self.sampler.kind == "teacher" and filters.ranges:
             raise ValueError("the sampler teacher draws from the rankings, whatever the rank; set first_rank 1 and last_rank null")
         return self

@@ -39,6 +39,8 @@ def choose_device(choice: DeviceChoice) -> "torch.device":
         device = torch.device(choice)
     except RuntimeError:
         raise SettingsError(f"device is {choice!r}", expected="auto, cpu, cuda or cuda:N") from None
+    if device.type not in (CPU, "cuda"):
+        raise SettingsError(f"device is {choice!r}", expected="auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise MachineError(f"device {choice}: {torch.cuda.device_count()} CUDA devices are there", do="set device to auto or cpu")
     return device

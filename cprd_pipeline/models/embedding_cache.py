@@ -93,13 +93,26 @@ class EmbeddingCache:
         self._scan()
 
     def _scan(self) -> None:
-        self._names = sorted(path.stem for path in self.folder.glob("*.json"))
-        parts = [np.load(self._digests(name), allow_pickle=False) for name in self._names]
+        named = sorted(path.stem for path in self.folder.glob("*.json"))
+        found = {name: digests for name in named if (digests := self._read_digests(name)) is not None}
+        self._names, parts = list(found), list(found.values())
         keys = digest_keys(np.concatenate(parts)) if parts else np.empty(0, dtype="S16")
         # Two writers may have embedded the same content: the first chunk by name wins, in every run.
         self._keys, first = np.unique(keys, return_index=True)
         self._chunk = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[first]
         self._row = np.concatenate([np.arange(len(part)) for part in parts])[first] if parts else np.empty(0, dtype=np.int64)
+
+    def _read_digests(self, name: str) -> DigestArray | None:
+        """The contents of a chunk, which its name is the digest of; what is damaged is set aside."""
+        try:
+            digests: DigestArray = np.load(self._digests(name), allow_pickle=False)
+            whole = bytes_digest(digests.tobytes()).hex() == name
+        except (OSError, ValueError, EOFError):
+            whole = False
+        if whole:
+            return digests
+        self._set_aside(name)
+        return None
 
     def _find(self, digests: DigestArray) -> npt.NDArray[np.int64]:
         """Entry of each content in the sorted keys, -1 where there is none."""
@@ -115,12 +128,18 @@ class EmbeddingCache:
 
     def _is_whole(self, name: str) -> bool:
         if name not in self._verified:
-            expected = json.loads(self._marker(name).read_text(encoding="utf-8"))["vectors"]
             path = self._vectors(name)
-            if not path.is_file() or checksum(path) != expected:
+            if not path.is_file() or checksum(path) != self._expected(name):
                 return False
             self._verified.add(name)
         return True
+
+    def _expected(self, name: str) -> str | None:
+        """The checksum that the vectors were written with; None where the marker is damaged."""
+        try:
+            return str(json.loads(self._marker(name).read_text(encoding="utf-8"))["vectors"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
 
     def _set_aside(self, name: str) -> None:
         aside = self.folder / "damaged"

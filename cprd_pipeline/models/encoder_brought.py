@@ -137,7 +137,11 @@ def _read_arrays(plain: Path, ids: Path) -> _SideFiles:
     lines = text.removesuffix("\n").split("\n") if text else []
     if "\r" in text:
         lines = [line.removesuffix("\r") for line in lines]
-    return _SideFiles(plain, np.load(plain, mmap_mode="r", allow_pickle=False), pa.array(lines, pa.string()), False)
+    vectors = np.load(plain, mmap_mode="r", allow_pickle=False)
+    if not isinstance(vectors, np.ndarray):
+        vectors.close()
+        raise ValueError("an archive of arrays")
+    return _SideFiles(plain, vectors, pa.array(lines, pa.string()), False)
 
 
 def _read_table(path: Path) -> _SideFiles:

@@ -8,6 +8,7 @@ from torch import nn
 
 from cprd_pipeline.errors import MissingDependencyError, ModelError
 from cprd_pipeline.models.encoder_features import is_blip
+from cprd_pipeline.models.failures import first_line, loading_failures
 from cprd_pipeline.models.loading import read_config, without_bars
 from cprd_pipeline.models.preprocessing import load_tokenizer
 
@@ -42,9 +43,8 @@ def load_model(folder: Path) -> Any:
             model, notes = model_class.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{folder}: cannot be loaded ({reason})", expected="a model folder of transformers") from error
+    except loading_failures() as error:
+        raise ModelError(f"{folder}: cannot be loaded ({first_line(error)})", expected="a model folder of transformers") from error
     missing = sorted(notes["missing_keys"])
     if missing:
         # transformers would go on with random numbers in their place.

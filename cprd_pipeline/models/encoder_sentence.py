@@ -14,15 +14,15 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 
 from cprd_pipeline.errors import MissingDependencyError, ModelError
 from cprd_pipeline.models.encoder_features import normalised
 from cprd_pipeline.models.encoder_folder import check_backend
+from cprd_pipeline.models.failures import first_line, loading_failures
 from cprd_pipeline.models.loading import without_bars
 from cprd_pipeline.models.preprocessing import load_image_processor
-from cprd_pipeline.models.sentence_files import check_whole, first_line, read_json
+from cprd_pipeline.models.sentence_files import check_whole, read_json
 from cprd_pipeline.models.sentence_identity import EXPECTED, MODULES_FILE, sentence_fingerprint
 from cprd_pipeline.models.sentence_identity import is_sentence_encoder as is_sentence_encoder
 
@@ -130,7 +130,7 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
         raise MissingDependencyError(
             f"{folder}: needs a package that is missing ({first_line(error).split('. ')[0]})", do="install it"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+    except loading_failures() as error:
         raise ModelError(f"{folder}: cannot be loaded ({first_line(error)})", expected=EXPECTED) from error
 
 

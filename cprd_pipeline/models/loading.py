@@ -9,6 +9,7 @@ from typing import Any
 
 from cprd_pipeline.corpus.images import DECODER_VERSION
 from cprd_pipeline.errors import ModelError
+from cprd_pipeline.models.failures import first_line, loading_failures
 from cprd_pipeline.models.weights import tensors_digest
 from cprd_pipeline.store.fingerprint import DIGEST_BYTES, json_digest
 from cprd_pipeline.store.schemas import FINGERPRINT_VERSION
@@ -94,15 +95,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: There is none, or it is not JSON.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{folder}: no config.json in it", expected="a folder that transformers' save_pretrained wrote") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder / 'config.json'}: cannot be read ({error})") from None
-    if not isinstance(config, dict) or "model_type" not in config:
+    path = folder / "config.json"
+    if not path.exists():
+        raise ModelError(f"{folder}: no config.json in it", expected="a folder that transformers' save_pretrained wrote")
+    config = _read_json(path)
+    if "model_type" not in config:
         raise ModelError(f"{folder / 'config.json'}: no model_type in it", expected="the configuration of a transformers model")
     return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error})", expected="JSON as save_pretrained wrote it") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: holds a {type(content).__name__}", expected="a JSON object")
+    return content
 
 
 def load_whole(model_class: Any, folder: Path, expected: str, **options: Any) -> Any:
@@ -123,9 +132,8 @@ def load_whole(model_class: Any, folder: Path, expected: str, **options: Any) ->
     try:
         with without_bars():
             model, notes = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"{folder}: cannot be loaded ({reason})", expected=expected) from error
+    except loading_failures() as error:
+        raise ModelError(f"{folder}: cannot be loaded ({first_line(error)})", expected=expected) from error
     if missing := sorted(notes["missing_keys"]):
         # transformers would go on with random numbers in their place.
         raise ModelError(f"{folder}: {len(missing)} weights are missing (first: {missing[0]})", expected=expected)
@@ -140,7 +148,7 @@ def model_fingerprint(folder: Path, **facts: Any) -> str:
         **facts: What the caller adds: role, head, maximum length, dtype, an adapter's version; JSON values.
     """
     preprocessing = {
-        name: json_digest(_without_inert(json.loads(path.read_text(encoding="utf-8"))))
+        name: json_digest(_without_inert(_read_json(path)))
         if path.suffix == ".json"
         else hashlib.blake2b(path.read_bytes(), digest_size=DIGEST_BYTES).hexdigest()
         for name in _PREPROCESSING_FILES

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cprd_pipeline.errors import ModelError
 from cprd_pipeline.models.dual_encoder import DualEncoder
+from cprd_pipeline.models.failures import first_line
 from cprd_pipeline.models.onnx_towers import OUTPUT, Tower, noise_pictures
-from cprd_pipeline.models.sentence_files import first_line
 
 TOLERANCE = 1e-5
 """Largest difference of any number of a unit vector that counts as rounding.

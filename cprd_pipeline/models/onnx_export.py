@@ -11,9 +11,9 @@ import torch
 from cprd_pipeline.errors import MissingDependencyError, ModelError, SettingsError
 from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.models.encoder_folder import makes_patches, pads_to_maximum
+from cprd_pipeline.models.failures import first_line
 from cprd_pipeline.models.onnx_check import TOLERANCE, Check, check_tower
 from cprd_pipeline.models.onnx_towers import OUTPUT, Tower, towers_of, write_tower
-from cprd_pipeline.models.sentence_files import first_line
 from cprd_pipeline.store.atomic import machine_error, move_folder, sync_file, write_json
 from cprd_pipeline.store.report import StageReport, Stopwatch
 

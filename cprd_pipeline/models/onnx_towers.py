@@ -22,7 +22,7 @@ from cprd_pipeline.errors import ModelError, SettingsError
 from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.models.encoder_features import image_features, normalised, text_features
 from cprd_pipeline.models.encoder_folder import pads_to_maximum
-from cprd_pipeline.models.sentence_files import first_line
+from cprd_pipeline.models.failures import first_line
 
 OUTPUT = "embeddings"
 """Name of the output of both towers: float32 [B, D], of length one."""

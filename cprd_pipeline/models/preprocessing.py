@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from cprd_pipeline.errors import ModelError
+from cprd_pipeline.models.failures import first_line, loading_failures
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 _IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -28,8 +29,8 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded ({str(error).strip().splitlines()[0]})") from error
+    except loading_failures() as error:
+        raise ModelError(f"{folder}: its tokenizer cannot be loaded ({first_line(error)})") from error
 
 
 def load_image_processor(folder: Path) -> Any:
@@ -44,8 +45,8 @@ def load_image_processor(folder: Path) -> Any:
 
     try:
         return AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: its image processor cannot be loaded ({str(error).strip().splitlines()[0]})") from error
+    except loading_failures() as error:
+        raise ModelError(f"{folder}: its image processor cannot be loaded ({first_line(error)})") from error
 
 
 @dataclass(frozen=True)

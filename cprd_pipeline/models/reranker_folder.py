@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from cprd_pipeline.errors import MissingDependencyError, ModelError
 from cprd_pipeline.models.captions import text_limit
+from cprd_pipeline.models.failures import first_line, loading_failures
 from cprd_pipeline.models.loading import without_bars
 from cprd_pipeline.models.preprocessing import load_image_processor, load_tokenizer
-from cprd_pipeline.models.sentence_files import check_whole, first_line, read_json
+from cprd_pipeline.models.sentence_files import check_whole, read_json
 from cprd_pipeline.store.fingerprint import bytes_digest
 
 _SETTINGS_FILE = "config_sentence_transformers.json"
@@ -63,7 +63,7 @@ def pair_limit(folder: Path, wanted: int | None = None) -> int:
     """
     try:
         config = AutoConfig.from_pretrained(folder).get_text_config()
-    except (OSError, ValueError, KeyError) as error:
+    except loading_failures() as error:
         raise ModelError(f"{folder}: its configuration cannot be loaded ({first_line(error)})", expected=_EXPECTED) from error
     return text_limit(load_tokenizer(folder), getattr(config, "max_position_embeddings", sys.maxsize), wanted)
 
@@ -108,7 +108,7 @@ def load_reranker(folder: Path, device: torch.device, dtype: torch.dtype) -> Any
         raise MissingDependencyError(
             f"{folder}: needs a package that is missing ({reason})", do="install it (the Qwen-VL families need torchvision)"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+    except loading_failures() as error:
         raise ModelError(f"{folder}: cannot be loaded ({first_line(error)})", expected=_EXPECTED) from error
     _check_kind(folder, model)
     check_whole(folder, model.transformers_model, folder.glob("*.safetensors"))

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, CLIPImageProcessorPil
 
 from cprd_pipeline.errors import ModelError
 from cprd_pipeline.models.cross_encoder import CrossEncoder
+from cprd_pipeline.models.failures import first_line, loading_failures
 from cprd_pipeline.models.loading import without_bars
 from cprd_pipeline.models.scene_cross_encoder import SceneCrossEncoder, SceneCrossEncoderConfig
 from cprd_pipeline.models.scene_layers import MAX_TEXT_TOKENS, build_seeded, text_mask
@@ -75,8 +75,8 @@ class SceneTeacher(CrossEncoder):
                 model, notes = SceneCrossEncoder.from_pretrained(folder, output_loading_info=True)
             tokenizer = AutoTokenizer.from_pretrained(folder)
             image_processor = CLIPImageProcessorPil.from_pretrained(folder)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"{folder}: cannot be loaded ({str(error).strip().splitlines()[0]})", do=_TRAIN) from error
+        except loading_failures() as error:
+            raise ModelError(f"{folder}: cannot be loaded ({first_line(error)})", do=_TRAIN) from error
         if missing := sorted(notes["missing_keys"]):
             # transformers would go on with random numbers in their place.
             raise ModelError(f"{folder}: {len(missing)} weights are missing (first: {missing[0]})", do=_TRAIN)

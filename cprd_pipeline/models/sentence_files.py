@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from cprd_pipeline.errors import ModelError
+from cprd_pipeline.models.failures import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -49,8 +50,3 @@ def check_whole(folder: Path, model: "torch.nn.Module", files: Iterable[Path]) -
         raise ModelError(
             f"{folder}: {needed - stored} of {needed} weights are missing", expected="all of them in *.safetensors, not quantised"
         )
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, or its kind when it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import mmap
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -99,7 +100,14 @@ def _pickled(folder: Path) -> Iterator[tuple[str, _Stored]]:
 
     weights: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("pytorch_model*.bin")):
-        weights.update(torch.load(path, map_location="cpu", weights_only=True))
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ModelError(f"{path}: cannot be read ({reason})", expected="tensors by name, as torch.save wrote them") from None
+        if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
+            raise ModelError(f"{path}: holds more than tensors by name", expected="the weights alone, not a training's checkpoint")
+        weights.update(found)
     for name, tensor in sorted(weights.items()):
         # Bytes rather than values, since NumPy knows no bfloat16.
         content = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()

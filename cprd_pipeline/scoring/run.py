@@ -39,7 +39,7 @@ def run(settings: ScoreSettings) -> StageReport:
     inputs = {"corpus": corpus.digest, "candidates": candidates.manifest.digest, "teacher": fingerprint}
     writer = OutputWriter(settings.output, "rankings", rules_of(settings, teacher_adapter(settings.teacher).roles), inputs)
     current = writer.is_current()
-    earlier = earlier_report(settings.report)
+    earlier = earlier_report(settings.report, settings.output)
     if current and earlier is not None:
         return earlier
     errands = _plan(shop, candidates, all_known=current)

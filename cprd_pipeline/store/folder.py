@@ -154,7 +154,16 @@ class OutputWriter:
         self._record(name, None)
 
     def finish(self) -> Manifest:
-        """Write the manifest and move the folder into place; the resumable state goes with it."""
+        """Write the manifest and move the folder into place; the resumable state goes with it.
+
+        Raises:
+            StoreError: A part is gone: another run of the same command, at the same time, has moved it into place.
+        """
+        if gone := [name for name in self._parts if not (self.folder / name).is_file()]:
+            raise StoreError(
+                f"{self.folder / gone[0]}: is gone; another run of the same command was at work here",
+                do="run one at a time; start this one again",
+            )
         manifest = Manifest(
             self._plan.kind, self._plan.settings, self._plan.inputs, tuple(self._parts[name] for name in sorted(self._parts))
         )

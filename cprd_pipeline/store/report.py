@@ -116,10 +116,17 @@ class Stopwatch:
             self.seconds[part] = round(self.seconds.get(part, 0.0) + time.perf_counter() - start, 3)
 
 
-def earlier_report(path: Path) -> StageReport | None:
-    """The report of an earlier run, marked as up to date; None when there is none."""
+def earlier_report(path: Path, output: Path) -> StageReport | None:
+    """The report of an earlier run, marked as up to date; None when there is none, or it is about another output.
+
+    Args:
+        path: The report.
+        output: What it must be about.
+    """
     try:
         report = read_report(path)
     except StoreError:
+        return None
+    if report.settings.get("output") != output.as_posix():
         return None
     return StageReport(**{**asdict(report), "up_to_date": True})

@@ -64,7 +64,7 @@ CANDIDATES = pa.schema(
         _required("similarities", _FLOATS),
         _required("positive_ids", _STRINGS),
         _required("positive_similarities", _FLOATS),
-        _required("dropped_positive", pa.int32()),  # positive ids among the first k, filters aside
+        _required("dropped_positive", pa.int32()),  # positive ids more similar than the k-th other item, filters aside
         _required("dropped_duplicate", pa.int32()),  # ids left out since a candidate has the same content
         *(_required(f"dropped_{name}", pa.int32()) for name in CANDIDATE_FILTERS),
         _required("passed", pa.int32()),  # items that passed the filters, from which candidates were drawn

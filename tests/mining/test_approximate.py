@@ -325,7 +325,7 @@ def test_settings_that_do_not_fit_the_vectors_are_refused(tmp_path: Path, change
     [
         ({"nlist": 8, "nprobe": 9}, "nprobe is 9 where there are 8 cells"),
         ({"nlist": 80, "train_sample": 79}, "train_sample is 79, fewer than the 80 cells"),
-        ({"hnsw_m": 1}, "hnsw_m is 1"),
+        ({"hnsw_m": 1}, "greater than or equal to 2"),
         ({"kind": "lsh"}, "'exact', 'ivf_flat', 'ivf_pq' or 'hnsw'"),
     ],
 )

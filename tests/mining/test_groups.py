@@ -1,5 +1,7 @@
 """The user's group file: what is read, and what is wrong with it in one line."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,8 @@ def written(path: Path, content: str) -> Path:
         ("g.csv", "image_id,product\ni00,1\n", "set filters.group_column"),
         ("g.csv", "image_id,group\ni00,\ni01,2\n", "1 empty values; expected an id and a group on every line"),
         ("g.csv", "image_id,group\ni00\n", "g.csv: cannot be read"),
+        ("g.csv", "image_id,group,group\ni00,1,2\n", "expected either image_id or caption_id, and group, each once"),
+        ("g.csv", 'image_id,group\ni00,"a\ni01,b\ni02,c"\n', "a value goes over several lines.*a quote that is not closed"),
         ("g.csv", "", "g.csv: cannot be read"),
         ("g.parquet", "no parquet", "g.parquet: cannot be read"),
         ("g.json", "{}", "cannot tell what kind of file this is; expected a .csv or .parquet file"),
@@ -71,3 +75,32 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """With the setting that names it."""
     with pytest.raises(CorpusError, match=r"g.csv: there is no such file; .*mend filters.groups"):
         read(tmp_path, tmp_path / "g.csv")
+
+
+def test_another_encoding_is_named(tmp_path: Path) -> None:
+    """Latin-1, in a column that nobody asked for."""
+    (tmp_path / "g.csv").write_bytes(b"image_id,gr\xfc,group\ni00,a,b\n")
+    with pytest.raises(CorpusError, match=r"g.csv: cannot be read .*in UTF-8"):
+        read(tmp_path, tmp_path / "g.csv")
+
+
+@pytest.mark.parametrize("column", [pa.array([[1]]), pa.array([{"a": 1}]), pa.array([b"\xff"], pa.binary())])
+def test_groups_that_are_no_text_are_named(tmp_path: Path, column: pa.Array) -> None:
+    """Lists, records, and bytes that are no UTF-8."""
+    pq.write_table(pa.table({"image_id": ["i00"], "group": column}), tmp_path / "g.parquet")
+    with pytest.raises(CorpusError, match=r"g.parquet: group is of type .*; expected text or numbers"):
+        read(tmp_path, tmp_path / "g.parquet")
+
+
+def test_a_bad_line_in_a_large_file_does_not_wait_for_ever(tmp_path: Path) -> None:
+    """The process ends, too: Arrow's reader once waited for a Python file that was closed."""
+    (tmp_path / "g.csv").write_text("image_id,group\ni00\n" + "i00,a\n" * 400_000)
+    program = (
+        "import sys; from pathlib import Path\nfrom cprd_pipeline.mining import groups\n"
+        "try:\n    groups._table(Path(sys.argv[1]))\nexcept groups.CorpusError as error:\n    print(error)\n"
+    )
+    for _ in range(5):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / "g.csv")], capture_output=True, text=True, timeout=120, check=True
+        )
+        assert "g.csv: cannot be read" in done.stdout

@@ -16,7 +16,7 @@ import torch
 
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.errors import CorpusError, MissingDependencyError, ModelError, SettingsError
-from cprd_pipeline.mining import miners, search
+from cprd_pipeline.mining import candidates, miners, search
 from cprd_pipeline.mining import run as stage
 from cprd_pipeline.mining.settings import MineSettings
 from cprd_pipeline.models.dual_encoder import DualEncoder
@@ -167,6 +167,30 @@ def test_a_second_run_does_nothing(tmp_path: Path, clip_folder: Path, monkeypatc
     again = stage.run(settings)
     assert again.results == {**first.results, "indexes": {}}
     assert json.loads(settings.report.read_text())["results"] == again.results
+
+
+def test_the_report_of_another_output_is_not_shown_for_it(tmp_path: Path, clip_folder: Path) -> None:
+    """Two rounds may write the same report; the first one, up to date, then makes its own again."""
+    corpus = simple_corpus(tmp_path / "corpus", 6)
+    first = mine_settings(tmp_path, corpus, clip_folder)
+    known = stage.run(first)
+    stage.run(mine_settings(tmp_path, corpus, clip_folder, k=3, output=tmp_path / "other"))
+    again = stage.run(first)
+    assert not again.up_to_date
+    assert again.results == {**known.results, "indexes": {}}
+    assert stage.run(first).up_to_date
+
+
+def test_a_pool_of_any_size_is_cut_to_what_there_is_and_mined_in_pieces(
+    tmp_path: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A billion asked for of forty items takes no more memory than forty; pieces of a part change no byte."""
+    corpus = tangled_corpus(tmp_path / "corpus")
+    wanted = {"sampler": {"kind": "random", "pool": 10**9}, "part_queries": 1000}
+    stage.run(mine_settings(tmp_path, corpus, clip_folder, **wanted))
+    monkeypatch.setattr(candidates, "_POOLED_ITEMS", 100)
+    stage.run(mine_settings(tmp_path, corpus, clip_folder, **wanted, output=tmp_path / "pieces"))
+    assert bytes_of(tmp_path / "candidates") == bytes_of(tmp_path / "pieces")
 
 
 def test_another_k_embeds_nothing_again(tmp_path: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,13 @@ def test_where_a_driver_is_torch_decides(supported: bool, monkeypatch: pytest.Mo
     assert device_title(name) == "GPU of cuda"
 
 
+@pytest.mark.parametrize("choice", ["meta", "mps", "xpu", "tpu", ""])
+def test_devices_that_nothing_here_runs_on_are_refused(choice: str) -> None:
+    """Whether torch knows their names or not."""
+    with pytest.raises(SettingsError, match=f"device is '{choice}'; expected auto, cpu, cuda or cuda:N"):
+        device_name(choice)
+
+
 def test_a_driver_alone_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """NVIDIA's driver, or AMD's, on a machine where torch finds no device."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

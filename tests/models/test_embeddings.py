@@ -173,6 +173,28 @@ def test_damaged_vectors_are_set_aside_and_made_again(
     assert "set aside" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("damage", ["swapped", "cut short", "empty", "gone", "marker empty", "marker a list"])
+def test_damaged_records_of_a_chunk_are_noticed(
+    clip: Path, corpus: Corpus, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    """Which content a row belongs to counts as much as the row."""
+    first = embed(clip, corpus)
+    (path,) = (cache_folder() / "embeddings").rglob("images/*.digests.npy")
+    (marker,) = (cache_folder() / "embeddings").rglob("images/*.json")
+    if damage == "swapped":
+        digests = np.load(path)
+        digests[[0, 1]] = digests[[1, 0]]
+        np.save(path, digests)
+    elif damage in ("cut short", "empty"):
+        path.write_bytes(path.read_bytes()[:100] if damage == "cut short" else b"")
+    elif damage == "gone":
+        path.unlink()
+    else:
+        marker.write_text("[]" if damage == "marker a list" else "")
+    assert np.array_equal(embed(clip, corpus).images, first.images)
+    assert "set aside" in capsys.readouterr().err
+
+
 def test_captions_of_like_length_share_a_batch(clip: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches are filled by length, so that hardly any token is padding."""
     spread = []

@@ -186,6 +186,12 @@ def _digests(corpus: Corpus) -> list[bytes]:
     return [digest.tobytes() for digest in corpus.images.digests]
 
 
+def _archive(path: Path) -> None:
+    """An .npz under the name of an .npy."""
+    with path.open("wb") as file:
+        np.savez(file, a=np.ones((6, WIDTH)))
+
+
 BAD: dict[str, tuple[Spoil, str]] = {
     "nan": (_set(1, np.nan), r"images\.npy: the vector of 'image-004' is not finite; expected finite vectors"),
     "infinity": (_set(0, np.inf), r"images\.npy: the vector of 'image-005' is not finite"),
@@ -211,6 +217,10 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "cut short": (
         lambda folder, _: (folder / "images.npy").write_bytes((folder / "images.npy").read_bytes()[:-8]),
         r"images\.npy: cannot be read",
+    ),
+    "archive": (
+        lambda folder, _: _archive(folder / "images.npy"),
+        r"images\.npy: cannot be read \(an archive of arrays\)",
     ),
     "empty file": (lambda folder, _: (folder / "images.npy").write_bytes(b""), r"images\.npy: cannot be read"),
     "unknown id": (

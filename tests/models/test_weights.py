@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,26 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     """The file is named."""
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.safetensors: cannot be read \(.*; expected a safetensors file") as caught:
+        tensors_digest(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"garbage", r"pytorch_model\.bin: cannot be read \(.*; expected tensors by name"),
+        (pickle.dumps(print, protocol=2), r"pytorch_model\.bin: cannot be read \(.*; expected tensors by name"),
+        ([1, 2], r"pytorch_model\.bin: holds more than tensors by name; expected the weights alone"),
+        ({"weight": torch.zeros(1), "epoch": 3}, r"pytorch_model\.bin: holds more than tensors by name"),
+    ],
+)
+def test_what_pytorch_wrote_must_be_weights(tmp_path: Path, content: object, message: str) -> None:
+    """Never run as code, and a training's checkpoint is no model."""
+    if isinstance(content, bytes):
+        (tmp_path / "pytorch_model.bin").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=message) as caught:
         tensors_digest(tmp_path)
     assert "\n" not in str(caught.value)
 

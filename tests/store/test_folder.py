@@ -164,3 +164,15 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert cache_folder() == Path("/elsewhere")
     monkeypatch.delenv("CPRD_CACHE")
     assert cache_folder() == Path("data")
+
+
+def test_two_runs_at_once_break_nothing(tmp_path: Path) -> None:
+    """The second one has lost its parts to the first, says so, and leaves the output whole."""
+    first, second = writer_of(tmp_path), writer_of(tmp_path)
+    for writer in (first, second):
+        writer.write_table("a.parquet", TABLE)
+    first.finish()
+    second.write_table("b.parquet", TABLE)
+    with pytest.raises(StoreError, match=r"a\.parquet: is gone; another run of the same command.*start this one again"):
+        second.finish()
+    InputFolder(tmp_path / "out", "candidates").verify()
