@@ -127,7 +127,7 @@ def distill(config: Config = None, overrides: Overrides = None, as_json: AsJson 
 
 @app.command()
 def evaluate(config: Config = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Measure students side by side, and the teacher's upper bound; write data/reports."""
+    """Measure students side by side, and the teacher reranking one's lists; write data/reports."""
     from cprd_pipeline.evaluation.settings import EvaluateSettings
 
     settings = _settings(EvaluateSettings, "evaluate", config, overrides)

@@ -69,7 +69,7 @@ def load_settings(model: type[S], config: Path, overrides: Sequence[str] = ()) -
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _explain(model, config, error) from None
+        raise _explain(model, config, overrides, error) from None
 
 
 def _read_yaml(config: Path) -> dict[str, Any]:
@@ -112,28 +112,58 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
-def _explain(model: type[Settings], config: Path, error: ValidationError) -> SettingsError:
+# What pydantic calls by Python's names.
+_KINDS = {
+    "tuple_type": "a list: [value, ...]",
+    "list_type": "a list: [value, ...]",
+    "dict_type": "a mapping of names to values",
+    "model_type": "a group of settings",
+    "model_attributes_type": "a group of settings",
+    "string_type": "a text",
+    "none_required": "null",
+    "too_short": "more entries",
+    "too_long": "fewer entries",
+}
+
+
+def _explain(model: type[Settings], config: Path, overrides: Sequence[str], error: ValidationError) -> SettingsError:
     """One line for the first of pydantic's complaints, with the nearest known name for an unknown key."""
     errors = error.errors(include_url=False)
-    # In a union every alternative complains; an unknown key says most about what was meant.
-    first = next((entry for entry in errors if entry["type"] == "extra_forbidden"), errors[0])
+    # In a union every alternative complains; an unknown key, then a missing one, says most about what was meant.
+    ranked = ("extra_forbidden", "missing")
+    first = next((entry for kind in ranked for entry in errors if entry["type"] == kind), errors[0])
     location = ".".join(str(part) for part in first["loc"] if not _is_union_tag(str(part)))
+    where = _origin(config, overrides, location)
     if first["type"] == "extra_forbidden":
         known = _known_names(model, first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
-        return SettingsError(f"{config}: unknown setting {location}", do=hint)
+        return SettingsError(f"{where}: unknown setting {location}", do=hint)
     if first["type"] == "missing":
-        return SettingsError(f"{config}: setting {location} is missing", do=f"add {location} to the file or --set it")
+        return SettingsError(f"{where}: setting {location} is missing", do=f"add {location} to the file or --set it")
     if first["type"] == "value_error":
-        return SettingsError(f"{config}: {location + ': ' if location else ''}{first['msg'].removeprefix('Value error, ')}")
-    wanted = first["msg"].removeprefix("Input ").removeprefix("should be ")
-    return SettingsError(f"{config}: {location} is {first['input']!r}", expected=wanted)
+        return SettingsError(f"{where}: {location + ': ' if location else ''}{first['msg'].removeprefix('Value error, ')}")
+    wanted = _KINDS.get(first["type"], first["msg"].removeprefix("Input ").removeprefix("should be ").split(", unable")[0])
+    return SettingsError(f"{where}: {location} is {_as_yaml(first['input'])}", expected=wanted)
+
+
+def _as_yaml(value: Any) -> str:
+    """A value as a user writes it."""
+    return repr(value) if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True, width=10_000).split("\n")[0]
+
+
+def _origin(config: Path, overrides: Sequence[str], location: str) -> str:
+    """Who named a setting: the last override of it, of its group or of a part of it, otherwise the file."""
+    for override in reversed(overrides):
+        key = override.partition("=")[0].strip()
+        if key and (location == key or location.startswith(f"{key}.") or key.startswith(f"{location}.")):
+            return f"--set {override}"
+    return str(config)
 
 
 def _is_union_tag(part: str) -> bool:
     """Whether pydantic put the name of a union's alternative, not a key, into a location."""
-    return part in ("str", "int", "float", "bool") or part[:1].isupper()
+    return part in ("str", "int", "float", "bool") or part[:1].isupper() or part.startswith(("constrained-", "literal["))
 
 
 def _known_names(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping
 
+from cprd_pipeline.distillation.log import LogRow
+
 _TEXT = """---
 library_name: transformers
 tags: [image-text-retrieval, dual-encoder, distillation]
@@ -11,12 +13,13 @@ tags: [image-text-retrieval, dual-encoder, distillation]
 # Student trained by cprd-pipeline
 
 - objective: {objective}
-- corpus digest: `{corpus}`
+- corpus: {images:,} images and {captions:,} captions of split `{split}`, digest `{corpus}`
 - teacher fingerprint: `{teacher}`
-- begun from: `{student}`{evaluated}
+- begun from: `{student}`
+- last step: {step:,}, loss {loss:.3f} (contrastive {contrastive:.3f}, distillation {distillation:.3f}){evaluated}
 
 Load it with transformers' `AutoModel`, `AutoTokenizer` and `AutoImageProcessor` (`from_pretrained` on this folder){extra}.
-Embeddings are L2-normalised; the similarity of an image and a caption is their dot product.
+Divide embeddings by their length; the similarity of an image and a caption is their dot product then.
 
 ## Settings
 
@@ -31,8 +34,10 @@ def model_card(
     inputs: Mapping[str, str],
     teacher: str | None,
     model_type: str,
+    last: LogRow,
     evaluated: str = "",
     *,
+    items: tuple[int, int],
     sentences: bool = False,
 ) -> str:
     """Markdown of the card; the same for the same run, so without times or paths.
@@ -42,7 +47,9 @@ def model_card(
         inputs: Digests of what it was made from.
         teacher: Fingerprint of the teacher; None when none took part.
         model_type: Of the model's configuration.
+        last: The last row of the training log.
         evaluated: What these very weights reached on the split that watched the training; empty when none did.
+        items: Images and captions of the split.
         sentences: Whether sentence-transformers reads the folder too.
     """
     extra = " after `import cprd_pipeline.models.scene_student`" if model_type == "scene_student" else ""
@@ -54,5 +61,9 @@ def model_card(
         student=inputs["student"],
         extra=extra,
         evaluated=f"\n- while training: {evaluated}" if evaluated else "",
+        split=settings["split"],
+        images=items[0],
+        captions=items[1],
+        **{name: last[name] for name in ("step", "loss", "contrastive", "distillation")},
         settings=json.dumps(settings, indent=2, sort_keys=True),
     )

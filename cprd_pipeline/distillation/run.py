@@ -97,7 +97,7 @@ def _run(settings: DistillSettings, processes: Processes) -> StageReport:
             del student.model.logit_bias
     if processes.leads:
         with watch.measure("saving"):
-            _save(settings, writer, trainer, data.knowledge)
+            _save(settings, writer, trainer, data)
         save_series_of(settings, trainer)
     report = _report(settings, trainer, data, watch, processes)
     return report.save(settings.report) if processes.leads else report
@@ -181,18 +181,24 @@ def _lend_bias(settings: DistillSettings, student: DualEncoder) -> bool:
     return True
 
 
-def _save(settings: DistillSettings, writer: OutputWriter, trainer: Trainer, knowledge: TeacherKnowledge | None) -> None:
+def _save(settings: DistillSettings, writer: OutputWriter, trainer: Trainer, data: _Data) -> None:
     trainer.student.save(writer.folder)
     for path in sorted(writer.folder.rglob("*")):
         if path.is_file():
             writer.adopt(str(path.relative_to(writer.folder)))
     lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in trainer.log)
     writer.write_bytes(TRAINING_LOG, lines.encode())
-    teacher = knowledge.teacher if knowledge else None
-    evaluated = evaluation_of_saved(settings, trainer)
-    model = trainer.student.model
-    reads = loads_in_sentence_transformers(model)
-    card = model_card(writer.settings, writer.inputs, teacher, model.config.model_type, evaluated, sentences=reads)
+    model, split = trainer.student.model, data.corpus.split(settings.split)
+    card = model_card(
+        writer.settings,
+        writer.inputs,
+        data.knowledge.teacher if data.knowledge else None,
+        model.config.model_type,
+        trainer.log[-1],
+        evaluation_of_saved(settings, trainer),
+        items=(len(split.images), len(split.captions)),
+        sentences=loads_in_sentence_transformers(model),
+    )
     writer.write_bytes("README.md", card.encode())
     writer.finish()
 

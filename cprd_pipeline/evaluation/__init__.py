@@ -1,1 +1,1 @@
-"""Stage `evaluate`: students side by side, and the teacher's upper bound read from rankings."""
+"""Stage `evaluate`: students side by side, and the teacher reranking the head of one's lists, read from rankings."""

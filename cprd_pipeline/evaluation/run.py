@@ -1,4 +1,4 @@
-"""Stage `evaluate`: students side by side on one split, and the teacher's upper bound read from rankings."""
+"""Stage `evaluate`: students side by side on one split, and the teacher reranking one's lists."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The teacher reranking the head of a student's lists: the upper bound of what distillation could reach.
+"""The teacher reranking the head of a student's lists: what distillation into its place could reach.
 
 No teacher is loaded; its scores are read from the split's rankings.
 """

@@ -1,4 +1,4 @@
-"""What a teacher makes of the head of another model's ranking: the upper bound of what distillation could reach.
+"""What a teacher makes of the head of another model's ranking: what distillation into its place could reach.
 
 Shape suffixes: Q queries, T items of all lists together.
 """

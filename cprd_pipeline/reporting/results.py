@@ -53,8 +53,8 @@ def results(inputs: Inputs) -> Section:
     return Section(
         "Results",
         f"Split {inputs.split}. R@K: share of queries with a right answer among the first K of all items; RSUM: their sum, at "
-        f"most 600. Teacher: the cross-encoder reordering the first {inputs.rerank_depth} of {inputs.miner}, what distillation "
-        f"could reach.{_uncertainty(inputs)}",
+        f"most 600. Teacher: the cross-encoder reordering the first {inputs.rerank_depth} of {inputs.miner}, to which "
+        f"it can add nothing: a student that finds more may pass it at larger K.{_uncertainty(inputs)}",
         (
             bars("RSUM", [_bar(inputs, name) for name in order], 600.0),
             _table(inputs, order, [*_RECALLS, *([_GRADED] if graded else [])]),

@@ -69,6 +69,9 @@ def test_every_objective_trains_and_leaves_a_folder_that_loads(project: Path, ob
     assert [row["step"] for row in log] == [2, 4, 6]
     assert (log[-1]["distillation"] > 0) == (objective != "itc")
     assert report.results["last"] == again.results["last"] == log[-1]
+    card = (project / "data/students/a/README.md").read_text()
+    assert f"- objective: {objective}\n- corpus: 24 images and 48 captions of split `train`, digest `" in card
+    assert f"- last step: 6, loss {log[-1]['loss']:.3f} (contrastive {log[-1]['contrastive']:.3f}, distillation" in card
     model = AutoModel.from_pretrained(project / "data/students/a")
     tokens = AutoTokenizer.from_pretrained(project / "data/students/a")(["red circle"], return_tensors="pt")
     assert torch.isfinite(model.get_text_features(**tokens).pooler_output).all()

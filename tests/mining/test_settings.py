@@ -32,7 +32,7 @@ def test_stage_files_hold_every_knob(name: str) -> None:
         (["sampler.kind=teacher"], "rankings is null; name the rankings folder"),
         (["sampler.kind=teacher", "sampler.rankings=r", "filters.first_rank=2"], "whatever the rank; set first_rank 1"),
         (["sampler.temperature=0"], "sampler.temperature is 0"),
-        (["sampler.temperature=0.0000001"], "sampler.temperature is 1e-07"),
+        (["sampler.temperature=0.0000001"], "sampler.temperature is 1.0e-07"),
         (["sampler.strata=10000000000000000000"], "sampler.strata is 10000000000000000000"),
         (["index.seed=2147483648"], "index.seed is 2147483648"),
         (["index.hnsw_m=100000"], "index.hnsw_m is 100000"),

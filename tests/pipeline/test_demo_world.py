@@ -98,7 +98,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_chain_ends_with_metrics_and_a_page(finished: Path) -> None:
-    """Every arm and the teacher's upper bound have their numbers; the page is one file."""
+    """Every arm and the teacher's reranking have their numbers; the page is one file."""
     metrics = json.loads((finished / "data" / "reports" / "metrics.json").read_text())
     assert {"base", "cprd", "kl"} <= set(metrics)
     assert all(0 <= metrics[name]["rsum"] <= 600 for name in ("base", "cprd", "kl"))
