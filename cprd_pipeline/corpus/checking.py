@@ -9,7 +9,7 @@ from cprd_pipeline.corpus.captions import measure_lengths
 from cprd_pipeline.corpus.closure import Content, count_duplicates, count_leaks
 from cprd_pipeline.corpus.formats.records import ImageRecord, Records
 from cprd_pipeline.corpus.inspection import inspect
-from cprd_pipeline.corpus.intake import Intake, Taken, check_bad
+from cprd_pipeline.corpus.intake import Intake, Taken, check_bad, doubts_about_images
 from cprd_pipeline.corpus.roots import Root
 from cprd_pipeline.corpus.settings import UNPAIRED_SPLIT, PrepareSettings
 from cprd_pipeline.errors import CorpusError
@@ -47,7 +47,7 @@ def run_check(settings: PrepareSettings) -> StageReport:
         "duplicate_captions": count_duplicates(texts),
         "leaked_captions": count_leaks(texts),
         "caption_characters": measure_lengths(caption.text for caption in records.captions),
-        "notes": records.notes,
+        "notes": [*doubts_about_images(len(bad_images), len(records.images)), *records.notes],
         **taken.counts,
     }
     inside = all(image.path is None for image in records.images)

@@ -117,11 +117,26 @@ def check_bad(bad: Sequence[tuple[str, str]], total: int, most: float, what: str
     if not bad or (len(bad) <= most * total and len(bad) < total):
         return
     name, reason = bad[0]
+    do = f"mend them, or leave bad ones out with bad_{what}: skip (or a larger share)"
+    if what == "images" and 2 * len(bad) > total:
+        do = f"look whether files.images is the folder that the paths begin in; otherwise {do}"
     raise CorpusError(
         f"{len(bad):,} of {total:,} {what} cannot be used, the first is {name}: {reason}",
         expected=f"at most {most:.3g} of all" if most < 1 else "at least one that can",
-        do=f"mend them, or leave bad ones out with bad_{what}: skip (or a larger share)",
+        do=do,
     )
+
+
+def doubts_about_images(bad: int, total: int) -> list[str]:
+    """A note about most images being left out, which is hardly what a user meant; none where they are fewer.
+
+    Args:
+        bad: Images that are missing or cannot be used.
+        total: Good and bad ones.
+    """
+    if 2 * bad <= total:
+        return []
+    return [f"{bad:,} of {total:,} images are left out: is files.images the folder that the paths begin in?"]
 
 
 def _digest(source: SourceFile) -> str:

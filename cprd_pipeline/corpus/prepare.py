@@ -10,7 +10,7 @@ from cprd_pipeline.corpus.formats.generated import World
 from cprd_pipeline.corpus.formats.records import StoredImage
 from cprd_pipeline.corpus.images import DECODER_VERSION
 from cprd_pipeline.corpus.inspection import Inspected, files_changed, inspect_images
-from cprd_pipeline.corpus.intake import Intake, Taken, check_bad
+from cprd_pipeline.corpus.intake import Intake, Taken, check_bad, doubts_about_images
 from cprd_pipeline.corpus.packing import pack_images
 from cprd_pipeline.corpus.pause import without_collector
 from cprd_pipeline.corpus.relevance import relevance_name
@@ -123,6 +123,11 @@ def _report(settings: PrepareSettings, watch: Stopwatch) -> StageReport:
     return StageReport("prepare", settings.as_json(), counts, table, watch.seconds)
 
 
+def _where(counts: dict[str, Any]) -> str:
+    """Where rejected items are named."""
+    return " (rejected.parquet)" if counts["rejected_images"] or counts["bad_captions"] else ""
+
+
 def tell_counts(counts: dict[str, Any]) -> list[tuple[str, str]]:
     """The report's rows about a corpus: rows about things that did not occur are left out."""
     added = counts["positives"] - counts["annotated_positives"]
@@ -131,7 +136,7 @@ def tell_counts(counts: dict[str, Any]) -> list[tuple[str, str]]:
         ("positives", f"{counts['positives']:,} ({added:,} of them by equal content)"),
         ("duplicates in a split", f"{counts['duplicate_images']:,} images, {counts['duplicate_captions']:,} captions"),
         ("leaks between splits", f"{counts['leaked_images']:,} images, {counts['leaked_captions']:,} captions"),
-        ("rejected", f"{counts['rejected_images']:,} images with {counts['rejected_captions']:,} captions"),
+        ("rejected", f"{counts['rejected_images']:,} images with {counts['rejected_captions']:,} captions{_where(counts)}"),
     ]
     if counts["bad_captions"]:
         rows.append(("rejected by themselves", f"{counts['bad_captions']:,} captions"))
@@ -148,4 +153,6 @@ def tell_counts(counts: dict[str, Any]) -> list[tuple[str, str]]:
                 f"{length['shortest']:,} to {length['longest']:,}, median {length['median']:,}, 95 % up to {length['p95']:,}",
             )
         )
-    return rows + [("note", note) for note in counts.get("notes", [])[:5]]
+    images = sum(n["images"] for n in counts["splits"].values()) + counts["rejected_images"]
+    notes = [*doubts_about_images(counts["rejected_images"], images), *counts.get("notes", [])]
+    return rows + [("note", note) for note in notes[:5]]

@@ -10,6 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from cprd_pipeline.corpus import prepare
+from cprd_pipeline.corpus.checking import run_check
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.corpus.relevance import read_relevance
 from cprd_pipeline.corpus.settings import PrepareSettings
@@ -226,8 +227,21 @@ def test_nothing_left_is_an_error(dataset):
     """Skipping every image makes no corpus."""
     for path in dataset.images.iterdir():
         path.unlink()
-    with pytest.raises(CorpusError, match=r"6 of 6 images cannot be used.*at least one that can"):
+    message = r"6 of 6 images cannot be used.*at least one that can; look whether files\.images is the folder"
+    with pytest.raises(CorpusError, match=message):
         prepare.run(dataset.save(bad_images="skip"))
+
+
+def test_most_images_left_out_are_doubted(dataset):
+    """Allowed or not, that is rarely meant; half of them are no matter for a note."""
+    for number in range(4):
+        (dataset.images / f"{number}.png").unlink()
+    table = dict(prepare.run(dataset.save(bad_images="skip")).table)
+    assert table["note"] == "4 of 6 images are left out: is files.images the folder that the paths begin in?"
+    assert table["rejected"] == "4 images with 8 captions (rejected.parquet)"
+    assert table["note"] in run_check(dataset.save(bad_images="skip")).results["notes"]
+    (dataset.images / "3.png").write_bytes(picture(3))
+    assert "note" not in dict(prepare.run(dataset.save(bad_images="skip")).table)
 
 
 def test_a_link_out_of_the_folder_is_a_bad_image(dataset):
