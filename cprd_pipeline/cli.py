@@ -168,7 +168,8 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or em
 
     for name in write_project(folder, example):
         typer.echo(f"{folder / name}")
-    typer.echo(f"Next: cd {folder}, edit stages/prepare.yaml, then: git init; dvc init; dvc repro")
+    edit = "" if example == "demo" else "name your pairs and models in stages/, "
+    typer.echo(f"Next: cd {folder}, {edit}then: git init; dvc init; dvc repro")
 
 
 @app.command()

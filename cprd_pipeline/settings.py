@@ -76,10 +76,10 @@ def _read_yaml(config: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(config.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SettingsError(
-            f"{config}: there is no such settings file",
-            do="run inside a project folder (`cprd-pipeline init DIR` makes one) or name a file with --config",
-        ) from None
+        do = "run inside a project folder (`cprd-pipeline init DIR` makes one) or name a file with --config"
+        if config.parent.is_dir():
+            do = "name another with --config, or copy it from a demo project (`cprd-pipeline init DIR`), which has every setting"
+        raise SettingsError(f"{config}: there is no such settings file", do=do) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{config}: cannot be read ({error})", expected="a UTF-8 YAML file") from None
     except yaml.YAMLError as error:

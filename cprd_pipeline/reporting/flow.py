@@ -9,8 +9,10 @@ from cprd_pipeline.reporting.markup import Html, element, join
 from cprd_pipeline.reporting.plots import svg
 from cprd_pipeline.store.report import StageReport
 
-_BOX_WIDTH, _BOX_HEIGHT = 152, 66
-_COLUMN, _ROW = 188, 84
+_BOX_WIDTH, _BOX_HEIGHT = 172, 66
+_COLUMN, _ROW = 200, 84
+# What fits into a box.
+_NAME_LETTERS = 22
 _MARGIN = 2.0
 # Settings that name what a stage writes, not what it reads.
 _WRITTEN = frozenset({"output", "report", "metrics"})
@@ -63,7 +65,10 @@ def _box(number: int, stage: tuple[str, StageReport], place: Place, total: float
     left, middle = _left(place), _middle(place)
     top = middle - _BOX_HEIGHT / 2
     share = seconds_of(report) / total if total else 0.0
-    lines = [(name.replace("_", " "), "name", 20), (fact(report), "fact", 38), (duration(seconds_of(report)), "time", 56)]
+    shown = name.replace("_", " ")
+    if len(shown) > _NAME_LETTERS:
+        shown = shown[: _NAME_LETTERS - 1] + "…"
+    lines = [(shown, "name", 20), (fact(report), "fact", 38), (duration(seconds_of(report)), "time", 56)]
     return element(
         "a",
         element("rect", x=f"{left:g}", y=f"{top:g}", width=str(_BOX_WIDTH), height=str(_BOX_HEIGHT), rx="8", class_="box"),

@@ -43,3 +43,12 @@ def test_a_wrong_value_is_blamed_on_who_gave_it(tmp_path: Path, override: str, m
     with pytest.raises(SettingsError, match=message) as caught:
         load_settings(DistillSettings, tmp_path / "file.yaml", ["steps=100"])
     assert str(caught.value).startswith(f"{tmp_path / 'file.yaml'}: ")
+
+
+def test_a_stage_that_an_example_does_not_have_is_not_blamed_on_the_folder(tmp_path: Path) -> None:
+    """In a project the file is missing; elsewhere the project is."""
+    with pytest.raises(SettingsError, match=r"no such settings file; run inside a project folder"):
+        load_settings(DistillSettings, tmp_path / "stages" / "distill.yaml")
+    (tmp_path / "stages").mkdir()
+    with pytest.raises(SettingsError, match=r"no such settings file; name another with --config, or copy it from a demo project"):
+        load_settings(DistillSettings, tmp_path / "stages" / "distill.yaml")
