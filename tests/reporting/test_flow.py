@@ -67,7 +67,14 @@ def test_arrows_follow_the_settings():
     assert re.findall(r'href="(#[^"]*)"', drawn) == ["#stage-1", "#stage-2", "#stage-3"]
     x_of = [float(x) for x in re.findall(r'<rect x="([\d.]+)"[^>]*class="box"', drawn)]
     assert x_of[0] == x_of[2] < x_of[1]
-    assert [float(width) for width in re.findall(r'width="([\d.]+)" height="3"', drawn)] == [25.6, 76.8, 25.6]
+    assert [float(width) for width in re.findall(r'width="([\d.]+)" height="3"', drawn)] == [29.6, 88.8, 29.6]
+
+
+def test_long_names_are_cut_to_their_box():
+    """Twenty-two letters fit."""
+    drawn = flow([(name, stage("mine", "", "")) for name in ("score_teacher_unpaired", "score_teacher_unpaired_2")])
+    assert ">score teacher unpaired<" in drawn
+    assert ">score teacher unpaire…<" in drawn
 
 
 def test_columns_are_centred():
