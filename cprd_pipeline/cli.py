@@ -306,7 +306,7 @@ def _print_table(done: "StageReport") -> None:
     table.add_column("")
     for what, value in done.table:
         table.add_row(Text(what), _emphasised(value))  # Text: square brackets in a path are no markup
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100)
     # Not the table's title, which would be wrapped at the table's width.
     console.print(Text(f"{done.stage}{': up to date, nothing done' if done.up_to_date else ''}", style="italic"))
     console.print(table)

@@ -1,6 +1,7 @@
 """The command line: light at the door, one line for the user's errors, results on stdout."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -137,3 +138,15 @@ def test_ctrl_c_keeps_the_state_and_says_so(tmp_path: Path) -> None:
     assert "interrupted: finished parts are kept, the same command goes on" in rest
     assert "Traceback" not in rest
     assert run(*small, "scenes.splits={train: {images: 60}}", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(("columns", "widest"), [("40", 40), (None, 100)])
+def test_a_table_is_as_wide_as_it_is_told(tmp_path: Path, columns: str | None, widest: int) -> None:
+    """COLUMNS counts in a pipe, too; without it there are a hundred."""
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    root = Path(__file__).parents[2]
+    command = [*CLI, "prepare", "--config", str(root / "stages/smoke/prepare.yaml"), "--set", f"output={'long/' * 15}corpus"]
+    environment |= {"COLUMNS": columns} if columns else {}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert max(len(line) for line in done.stdout.splitlines()) <= widest
+    assert (len(max(done.stdout.splitlines(), key=len)) > 40) == (columns is None)
