@@ -195,7 +195,8 @@ def test_only_a_softmax_of_the_teacher_can_collapse(
 ) -> None:
     """The verdict follows the objective's own temperature; objectives that read the order alone have none."""
     write_rankings(tmp_path / "rankings", every_pair_rankings(corpus, 12), corpus)
-    chosen = DistillSettings.model_validate({"rankings": [tmp_path / "rankings"], "batch_size": 8, "steps": 4, **changes})
+    few = {"batch_size": 8, "steps": 4, "distillation_from_step": 0}
+    chosen = DistillSettings.model_validate({"rankings": [tmp_path / "rankings"], **few, **changes})
     knowledge = TeacherKnowledge.load(open_rankings(chosen.rankings), corpus)
     split = corpus.split("train")
     listing = Listing(chosen, knowledge, PositivePairs(split, len(corpus.captions)))
