@@ -18,6 +18,10 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""Of Adam: share of the running mean that a step keeps."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""Of torch's generators."""
 
 
 class Settings(BaseModel):

@@ -6,6 +6,7 @@ for Embedding Learning", arXiv:1912.06798, for features as they were computed.
 Shape suffixes: I images and C captions of the corpus, N items, D width, Q queries, K candidates of each.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from jaxtyping import Float, Float16
 from torch import Tensor
 
 from cprd_pipeline.corpus.reader import Rows
+from cprd_pipeline.store.atomic import machine_error, make_folder
 
 NEVER = -1
 
@@ -88,8 +90,14 @@ class FeatureBank:
     def _room(self, width: int) -> Float16[Tensor, "N D"]:
         if self._count * width * torch.float16.itemsize <= self._memory:
             return torch.zeros(self._count, width, dtype=torch.float16)
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._file.parent)
         # Never emptied, as other processes on the machine may have it mapped, and all write the same: what is held, and with
         # what features after a kill, is in memory and in the checkpoint.
         self._file.touch()
+        try:
+            # All of it now: on a full disk, writing to memory that no block stands behind would end the process.
+            with self._file.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, self._count * width * torch.float16.itemsize)
+        except OSError as error:
+            raise machine_error(error, self._file) from error
         return torch.from_numpy(np.memmap(self._file, np.float16, "r+", shape=(self._count, width)))

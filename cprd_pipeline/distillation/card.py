@@ -14,7 +14,7 @@ tags: [image-text-retrieval, dual-encoder, distillation]
 
 - objective: {objective}
 - corpus: {images:,} images and {captions:,} captions of split `{split}`, digest `{corpus}`
-- teacher fingerprint: `{teacher}`
+- teacher fingerprint: `{teacher}`{rankings}
 - begun from: `{student}`
 - last step: {step:,}, loss {loss:.3f} (contrastive {contrastive:.3f}, distillation {distillation:.3f}){evaluated}
 
@@ -61,6 +61,7 @@ def model_card(
         student=inputs["student"],
         extra=extra,
         evaluated=f"\n- while training: {evaluated}" if evaluated else "",
+        rankings="".join(f"\n- {name}: digest `{digest}`" for name, digest in inputs.items() if name.startswith("rankings")),
         split=settings["split"],
         images=items[0],
         captions=items[1],

@@ -1,12 +1,18 @@
 """The state of a training run on disk: written aside, synced, renamed, the last few kept."""
 
+import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cprd_pipeline.errors import StoreError
+from cprd_pipeline.models.failures import first_line
 from cprd_pipeline.store.atomic import write_file
+
+# A disk with fewer bytes left than this is full.
+_FULL_BELOW = 1 << 20
 
 
 class Checkpoints:
@@ -31,7 +37,7 @@ class Checkpoints:
             step: Number of finished steps.
             state: Nested dictionaries and lists of tensors and plain numbers, nothing that needs pickle to load.
         """
-        write_file(self._path(step), lambda path: torch.save(state, path))
+        write_file(self._path(step), lambda path: _write(path, state))
         for old in self._all()[: -self.keep]:
             old.unlink()
         # Each checkpoint that is kept finds the best weights of its own time.
@@ -46,7 +52,7 @@ class Checkpoints:
             step: Number of finished steps.
             weights: A model's state dictionary.
         """
-        write_file(self._best_path(step), lambda path: torch.save(weights, path))
+        write_file(self._best_path(step), lambda path: _write(path, weights))
 
     def best(self, step: int) -> dict[str, Any]:
         """The best weights, which those after `step` steps were.
@@ -89,6 +95,15 @@ class Checkpoints:
 
 def _step_of(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:
+        # Torch's own writer names no cause.
+        full = shutil.disk_usage(path.parent).free < _FULL_BELOW
+        raise OSError(errno.ENOSPC if full else errno.EIO, f"torch cannot write it ({first_line(error)})") from error
 
 
 def _load(path: Path, do: str) -> dict[str, Any]:

@@ -253,6 +253,23 @@ class Learner:
         state |= {"scaler": self._scaler.state_dict()} if self._scaler.is_enabled() else {}
         return state | ({"banks": self._banks.state()} if self._banks is not None else {})
 
+    def check_weights(self, step: int) -> None:
+        """Refuse weights that a step made infinite, or NaN.
+
+        Args:
+            step: Number of finished steps.
+
+        Raises:
+            ModelError: All are counted, the first is named.
+        """
+        bad = [name for name, weights in self.student.model.named_parameters() if not torch.isfinite(weights).all()]
+        if bad:
+            raise ModelError(
+                f"{len(bad)} weights are not finite after step {step} (first: {bad[0]})",
+                expected="finite weights",
+                do="lower learning_rate or set clip_norm; the last checkpoint is kept",
+            )
+
     def load(self, state: dict[str, Any]) -> None:
         """Go back to what a checkpoint kept."""
         self.student.model.load_state_dict(state["model"])

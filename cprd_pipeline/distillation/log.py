@@ -7,6 +7,7 @@ from typing import Any
 
 from cprd_pipeline.distillation.processes import Processes
 from cprd_pipeline.errors import MissingDependencyError
+from cprd_pipeline.store.atomic import make_folder
 
 LogRow = dict[str, int | float]
 """Of the training log: `step` (an integer), losses, learning rate, scale; `eval_*`, `gradient_cosine`, `bank_*` where measured."""
@@ -46,6 +47,7 @@ class TensorBoard:
             raise MissingDependencyError(
                 "tensorboard is not installed", do="pip install 'cprd-pipeline[tensorboard]', or set tensorboard to null"
             ) from error
+        make_folder(folder)
         with SummaryWriter(folder, purge_step=done + 1) as writer:
             yield cls(writer, done)
 

@@ -85,6 +85,9 @@ class RankingsReader:
         count = len(candidates.flatten())
         flagged = np.zeros(len(item_rows), dtype=np.bool_)
         flagged[:count] = _values(rows, "false_negative")
+        scores = _values(rows, "teacher_scores")
+        if len(scores) != count or not np.isfinite(scores).all():
+            raise StoreError(f"{where}: scores that are not finite, or not one a candidate", do="run score-teacher again")
         return RankingsPart(
             direction,
             query_rows,
@@ -92,7 +95,7 @@ class RankingsReader:
             count,
             queries.canonical[np.repeat(np.tile(query_rows, 2), lengths)],
             items.canonical[item_rows],
-            np.concatenate([_values(rows, "teacher_scores"), _values(rows, "positive_scores")]),
+            np.concatenate([scores, _values(rows, "positive_scores")]),
             flagged,
         )
 

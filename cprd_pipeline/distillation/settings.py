@@ -15,12 +15,13 @@ from cprd_pipeline.distillation.objective_settings import (
     RankNetSettings,
 )
 from cprd_pipeline.settings import (
+    Beta,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ReportPath,
-    Share,
+    Seed,
     StageSettings,
 )
 
@@ -60,12 +61,12 @@ class DistillSettings(StageSettings):
     neighbours: Neighbours = Neighbours()
     unpaired: Unpaired = Unpaired()
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     batch_size: Annotated[int, Field(ge=2)] = 64
     steps: PositiveInt = 2400
     learning_rate: PositiveFloat = 2e-3
     warmup_steps: NonNegativeInt = 100
-    betas: tuple[Share, Share] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     weight_decay: NonNegativeFloat = 1.0
     decay: Literal["all", "weights"] = "all"
     clip_norm: PositiveFloat | None = None
@@ -107,6 +108,13 @@ class DistillSettings(StageSettings):
                 f"distillation begins at step {self.distillation_from_step} of {self.steps}, so that the teacher would never be "
                 "heard; lower distillation_from_step"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _output_is_not_its_own_beginning(self) -> "DistillSettings":
+        towers = (self.student,) if isinstance(self.student, str) else (self.student.vision, self.student.text)
+        if any(Path(begin).absolute() == self.output.absolute() for begin in towers):
+            raise ValueError(f"output is {self.output}, with which training begins and which is not overwritten; name another")
         return self
 
     @model_validator(mode="after")

@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cprd_pipeline.settings import (
+    Beta,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ReportPath,
+    Seed,
     Settings,
     Share,
     StageSettings,
@@ -46,13 +48,13 @@ class TrainTeacherSettings(StageSettings):
     output: Path = Path("data/teacher")
     report: ReportPath = Path("data/reports/train_teacher.json")
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     steps: PositiveInt = 1800
     batch_size: Annotated[int, Field(ge=2)] = 64
     length_window: PositiveInt = 16
     learning_rate: PositiveFloat = 2e-3
     warmup_steps: NonNegativeInt = 100
-    betas: tuple[Share, Share] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     weight_decay: NonNegativeFloat = 0.02
     clip_norm: PositiveFloat = 1.0
 

@@ -138,6 +138,8 @@ class Trainer:
             self._checkpoints.save_best(step, judged.model.state_dict())
 
     def _save(self, step: int) -> None:
+        # Before it replaces an older one: a checkpoint is there to go on from.
+        self._learner.check_weights(step)
         if self._processes.leads:
             self._checkpoints.save(step, {**self._learner.state(), "log": self.log})
         self._processes.wait()

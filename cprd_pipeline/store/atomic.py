@@ -96,10 +96,10 @@ def move_folder(source: Path, target: Path) -> None:
     """
     make_folder(target.parent)
     retired = target.with_name(f".{target.name}.old")
+    staged = source
     try:
         shutil.rmtree(retired, ignore_errors=True)
-        staged = source
-        if source.stat().st_dev != target.parent.stat().st_dev:
+        if not _same_disk(source, target.parent):
             staged = target.with_name(f".{target.name}.new")
             shutil.rmtree(staged, ignore_errors=True)
             shutil.copytree(source, staged)
@@ -111,13 +111,24 @@ def move_folder(source: Path, target: Path) -> None:
         os.rename(staged, target)
         sync_folder(target.parent)
     except OSError as error:
+        if staged != source:
+            shutil.rmtree(staged, ignore_errors=True)
         raise machine_error(error, target) from error
     shutil.rmtree(retired, ignore_errors=True)
     shutil.rmtree(source, ignore_errors=True)
 
 
+def _same_disk(one: Path, other: Path) -> bool:
+    return one.stat().st_dev == other.stat().st_dev
+
+
 def machine_error(error: OSError, path: Path) -> MachineError:
     """The user's sentence for an operating system's refusal."""
+    if isinstance(error, shutil.Error):
+        # Of many files: [(source, target, reason), ...], or the reason alone.
+        reason = str(error.args[0][0][-1] if isinstance(error.args[0], list) else error)
+        full = os.strerror(errno.ENOSPC) in reason
+        error = OSError(errno.ENOSPC if full else errno.EIO, reason)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MachineError(
             f"{path}: the disk is full", do="free some space and run the same command again; finished parts are kept"

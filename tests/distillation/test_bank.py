@@ -1,5 +1,7 @@
 """A bank keeps the newest features of each content, in float16, in memory or in a file, and over an interruption."""
 
+import errno
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cprd_pipeline.distillation.bank import FeatureBank
+from cprd_pipeline.errors import MachineError
 
 COUNT, WIDTH = 9, 4
 IN_MEMORY, IN_FILE = COUNT * WIDTH * 2, COUNT * WIDTH * 2 - 1
@@ -81,6 +84,17 @@ def test_a_bank_above_its_memory_lies_in_a_file(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
     stored = np.fromfile(tmp_path / "deep" / "out", dtype=np.float16).reshape(COUNT, WIDTH)
     np.testing.assert_array_equal(stored[rows], features.half().numpy())
+
+
+def test_a_bank_that_the_disk_has_no_room_for_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is taken at once: a page that cannot be written would end the process without a word."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(MachineError, match=r"images: the disk is full; free some space"):
+        FeatureBank(COUNT, tmp_path / "images", IN_FILE).put(np.arange(COUNT), features_of(0, COUNT), 0)
 
 
 def test_an_interrupted_run_holds_nothing_of_its_file(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Schedule, checkpoints and augmentation."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cprd_pipeline.distillation.augment import Augmenter
 from cprd_pipeline.distillation.checkpoints import Checkpoints
 from cprd_pipeline.distillation.loop_settings import Augmentation
 from cprd_pipeline.distillation.schedule import learning_rate
-from cprd_pipeline.errors import StoreError
+from cprd_pipeline.errors import MachineError, StoreError
 
 STD = (0.5, 0.5, 0.5)
 ALL = Augmentation(shift_pixels=2, noise=10, channel_gain=0.15, brightness=0.1, word_dropout=0.3)
@@ -46,6 +47,27 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "step-000000010.pt").write_bytes(b"broken")
     with pytest.raises(StoreError, match=r"step-000000010\.pt: not a checkpoint.*delete that file"):
         Checkpoints(tmp_path).latest()
+
+
+@pytest.mark.parametrize(
+    ("free", "message"), [(0, "the disk is full; free some space"), (1 << 40, r"torch cannot write it \(\[enforce fail")]
+)
+def test_a_checkpoint_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, message: str
+) -> None:
+    """Torch's writer raises no OSError; the checkpoint before is still there."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, {"w": torch.ones(2)})
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0\nmore")
+
+    monkeypatch.setattr(torch, "save", fail)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
+    with pytest.raises(MachineError, match=message) as caught:
+        checkpoints.save(10, {"w": torch.ones(2)})
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000005.pt"]
 
 
 def test_augmentation_repeats_for_a_step_and_differs_between_steps() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import ValidationError
 from transformers import AutoModel, AutoTokenizer
 
 import cprd_pipeline.models.scene_student  # noqa: F401  registers the student's class
@@ -21,7 +22,7 @@ from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.distillation import learner
 from cprd_pipeline.distillation.run import run
 from cprd_pipeline.distillation.settings import DistillSettings
-from cprd_pipeline.errors import ModelError, StoreError
+from cprd_pipeline.errors import MachineError, ModelError, StoreError
 from cprd_pipeline.store.folder import OutputWriter
 from cprd_pipeline.store.report import StageReport
 from tests.distillation.conftest import every_pair_rankings, write_rankings
@@ -71,6 +72,7 @@ def test_every_objective_trains_and_leaves_a_folder_that_loads(project: Path, ob
     assert report.results["last"] == again.results["last"] == log[-1]
     card = (project / "data/students/a/README.md").read_text()
     assert f"- objective: {objective}\n- corpus: 24 images and 48 captions of split `train`, digest `" in card
+    assert ("- rankings 0: digest `" in card) == (objective != "itc")
     assert f"- last step: 6, loss {log[-1]['loss']:.3f} (contrastive {log[-1]['contrastive']:.3f}, distillation" in card
     model = AutoModel.from_pretrained(project / "data/students/a")
     tokens = AutoTokenizer.from_pretrained(project / "data/students/a")(["red circle"], return_tensors="pt")
@@ -206,8 +208,8 @@ def test_pictures_that_do_not_fit_into_memory_give_the_same_student(project: Pat
 def test_a_loss_that_is_not_finite_stops_the_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step and the parts are named; the checkpoint before stays, and no output appears."""
     schedule = learner.learning_rate
-    monkeypatch.setattr(learner, "learning_rate", lambda step, *rest: float("nan") if step == 3 else schedule(step, *rest))
-    with pytest.raises(ModelError, match=r"loss is nan at step 4 .*the last checkpoint is kept"):
+    monkeypatch.setattr(learner, "learning_rate", lambda step, *rest: float("nan") if step == 2 else schedule(step, *rest))
+    with pytest.raises(ModelError, match=r"loss is nan at step 3 .*the last checkpoint is kept"):
         run(settings())
     assert not (project / "data/students/cprd").exists()
     assert list((Path(os.environ["CPRD_CACHE"]) / "state" / "student").glob("*/checkpoints/step-000000002.pt"))
@@ -250,3 +252,44 @@ def test_a_missing_student_folder_is_named(project: Path) -> None:
     """Before anything is trained."""
     with pytest.raises(ModelError, match="no/such/folder: there is no such folder"):
         run(settings(student="no/such/folder"))
+
+
+def test_weights_that_are_not_finite_are_no_checkpoint(project: Path) -> None:
+    """A rate beyond all measure: the loss before the step was finite, the weights after it are not."""
+    with pytest.raises(ModelError, match=r"\d+ weights are not finite after step 1 \(first: .*\); .*the last checkpoint is kept"):
+        run(settings(learning_rate=1e38, warmup_steps=0, ema=0, steps=1))
+    assert not (project / "data/students/cprd").exists()
+    assert not list((Path(os.environ["CPRD_CACHE"]) / "state" / "student").glob("*/checkpoints/step-*.pt"))
+
+
+def test_a_student_is_not_replaced_by_what_it_becomes(project: Path) -> None:
+    """Another output is asked for."""
+    with pytest.raises(ValidationError, match=r"output is data/base, with which training begins"):
+        settings(student="data/base", output="data/base")
+    with pytest.raises(ValidationError, match=r"output is data/text, with which training begins"):
+        settings(student={"vision": "data/vision", "text": "data/text", "projection_dim": 8}, output="data/text")
+
+
+def test_scores_that_are_not_finite_are_refused(project: Path) -> None:
+    """However they came into a table whose checksums are right."""
+    corpus = Corpus(project / "data/corpus")
+    rows = every_pair_rankings(corpus, 4)
+    rows[5]["teacher_scores"][2] = float("nan")
+    write_rankings(project / "data/rankings/nan", rows, corpus)
+    with pytest.raises(StoreError, match=r"scores that are not finite, or not one a candidate; run score-teacher again"):
+        run(settings(rankings=["data/rankings/nan"]))
+
+
+@pytest.mark.parametrize("wrong", [{"betas": [1.0, 0.98]}, {"betas": [0.9, 1.0]}, {"seed": 2**64}])
+def test_values_that_torch_cannot_take_are_refused(wrong: dict[str, Any]) -> None:
+    """Before it is asked."""
+    with pytest.raises(ValidationError, match="less than"):
+        settings(**wrong)
+
+
+def test_a_tensorboard_folder_that_is_a_file_is_named(project: Path) -> None:
+    """Before the first step."""
+    pytest.importorskip("tensorboard")
+    (project / "board").write_text("")
+    with pytest.raises(MachineError, match=r"board: File exists; mend this"):
+        run(settings(tensorboard="board"))

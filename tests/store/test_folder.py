@@ -1,6 +1,7 @@
 """Output folders: whole or not there, parts found again after a kill, damage reported."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,3 +177,24 @@ def test_two_runs_at_once_break_nothing(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"a\.parquet: is gone; another run of the same command.*start this one again"):
         second.finish()
     InputFolder(tmp_path / "out", "candidates").verify()
+
+
+def test_another_disk_that_is_full_is_one_line_and_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a copy that fails nothing stays, and the finished parts are found again."""
+    older = writer_of(tmp_path)
+    older.write_table("a.parquet", TABLE)
+    older.finish()
+    newer = writer_of(tmp_path, k=2)
+    newer.write_table("a.parquet", TABLE)
+
+    def fail(source: Path, target: Path) -> None:
+        target.mkdir()
+        raise shutil.Error([(str(source), str(target), "[Errno 28] No space left on device: 'a'")])
+
+    monkeypatch.setattr(atomic.shutil, "copytree", fail)
+    monkeypatch.setattr(atomic, "_same_disk", lambda *_: False)
+    with pytest.raises(MachineError, match=r"out: the disk is full; free some space and run the same command again"):
+        newer.finish()
+    assert InputFolder(tmp_path / "out", "candidates").manifest.settings == {}
+    assert not (tmp_path / ".out.new").exists()
+    assert writer_of(tmp_path, k=2).has("a.parquet")
