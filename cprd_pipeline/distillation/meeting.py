@@ -74,7 +74,9 @@ class Meetings:
 
 
 class CandidateDraw:
-    """Draws candidates of a batch's queries to be encoded with it; no content is encoded twice.
+    """Draws candidates of a batch's queries to be encoded with it, each content once and none that the batch has.
+
+    The batch itself may have one twice: where two unpaired queries drew the same partner.
 
     Args:
         settings: How many.
