@@ -67,7 +67,7 @@ def prepare(
     """Read a source of images and captions; write data/corpus."""
     from cprd_pipeline.corpus.settings import PrepareSettings
 
-    settings = _settings(PrepareSettings, "prepare", config, overrides)
+    settings = _settings(PrepareSettings, "prepare", config, overrides, reports=not check)
     if check:
         from cprd_pipeline.corpus.checking import run_check
 
@@ -280,12 +280,13 @@ def scores_import(
     _show(import_from(store, file), as_json)
 
 
-def _settings(model: "type[S]", stage: str, config: Path | None, overrides: list[str] | None) -> "S":
+def _settings(model: "type[S]", stage: str, config: Path | None, overrides: list[str] | None, *, reports: bool = True) -> "S":
     from cprd_pipeline.settings import load_settings
     from cprd_pipeline.store.places import check_writable
 
     settings = load_settings(model, config or Path("stages") / f"{stage}.yaml", overrides or [])
-    check_writable(settings.report)
+    if reports:
+        check_writable(settings.report)
     return settings
 
 

@@ -18,7 +18,7 @@ from cprd_pipeline.distillation.batches import PositivePairs
 from cprd_pipeline.distillation.gradients import gradient_cosine
 from cprd_pipeline.distillation.knowledge import TeacherKnowledge
 from cprd_pipeline.distillation.listing import Listing
-from cprd_pipeline.distillation.meeting import Meeting
+from cprd_pipeline.distillation.meeting import Meeting, Once
 from cprd_pipeline.distillation.note import Losses
 from cprd_pipeline.distillation.objective import LossParts, Objective, compare
 from cprd_pipeline.distillation.processes import Processes
@@ -47,10 +47,12 @@ class Stepped(NamedTuple):
 
 
 class _Encoded(NamedTuple):
-    """Features of a step as leaves, and this process' pieces that they came from."""
+    """Features of a step, the leaves that they are taken from, and this process' pieces that those came from."""
 
     images_MD: Float[Tensor, "M D"]
     captions_ND: Float[Tensor, "N D"]
+    image_leaves_UD: Float[Tensor, "U D"]
+    caption_leaves_VD: Float[Tensor, "V D"]
     image_pieces: list[Piece]
     caption_pieces: list[Piece]
 
@@ -119,13 +121,13 @@ class Learner:
         for tower in self._frozen:
             tower.eval()
 
-    def step(self, step: int, meeting: Meeting, pixels_MCHW: Float[Tensor, "m C H W"]) -> Stepped:
+    def step(self, step: int, meeting: Meeting, pixels_UCHW: Float[Tensor, "u C H W"]) -> Stepped:
         """Take one step.
 
         Args:
             step: Steps done.
             meeting: What all processes encode.
-            pixels_MCHW: Processed pictures of this process' part of the images.
+            pixels_UCHW: Processed pictures of this process' part of `meeting.encoded_images`.
 
         Raises:
             ModelError: The loss is not finite.
@@ -135,7 +137,7 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         asked = self._banks.items(meeting, step) if self._banks else None
-        encoded = self._encode(step, meeting, pixels_MCHW, self._towers)
+        encoded = self._encode(step, meeting, pixels_UCHW, self._towers)
         # SigLIP holds its scale and its bias as vectors of one.
         scale = self.student.logit_scale.exp().reshape(())
         parts = self._parts(step, meeting, encoded, scale, asked)
@@ -148,18 +150,21 @@ class Learner:
         self._backward(step, encoded, self._scaler.scale(parts.total))
         self._move()
         self._update_average(step)
-        self._fill_banks(step, meeting, encoded, pixels_MCHW)
+        self._fill_banks(step, meeting, encoded, pixels_UCHW)
         return Stepped(losses, rate, float(scale.detach()), extra)
 
-    def _encode(self, step: int, meeting: Meeting, pixels_MCHW: Tensor, towers: Towers) -> _Encoded:
-        counts = len(meeting.images), len(meeting.captions)
-        images, captions = (self._processes.part(count) for count in counts)
-        texts = self._augmenter.captions([self._texts[row] for row in meeting.captions], step)[captions]
-        pixels_MCHW = self._augmenter.pictures(pixels_MCHW, step, images, counts[0])
-        image_pieces = towers.images(step, pixels_MCHW, images.start)
-        caption_pieces = towers.captions(step, texts, captions.start)
-        gathered = towers.gather(image_pieces, counts[0]), towers.gather(caption_pieces, counts[1])
-        return _Encoded(*gathered, image_pieces, caption_pieces)
+    def _encode(self, step: int, meeting: Meeting, pixels_UCHW: Tensor, towers: Towers) -> _Encoded:
+        images, captions = meeting.encoded_images, meeting.encoded_captions
+        counts = len(images.rows), len(captions.rows)
+        own_images, own_captions = (self._processes.part(count) for count in counts)
+        texts = self._augmenter.captions([self._texts[row] for row in captions.rows], step)[own_captions]
+        pixels_UCHW = self._augmenter.pictures(pixels_UCHW, step, own_images, counts[0])
+        image_pieces = towers.images(step, pixels_UCHW, own_images.start)
+        caption_pieces = towers.captions(step, texts, own_captions.start)
+        images_UD, captions_VD = towers.gather(image_pieces, counts[0]), towers.gather(caption_pieces, counts[1])
+        return _Encoded(
+            _of_items(images_UD, images), _of_items(captions_VD, captions), images_UD, captions_VD, image_pieces, caption_pieces
+        )
 
     def _parts(
         self, step: int, meeting: Meeting, encoded: _Encoded, scale: Tensor, asked: tuple[BankItems, BankItems] | None
@@ -175,7 +180,7 @@ class Learner:
 
     def _backward(self, step: int, encoded: _Encoded, loss: Tensor, *, keep_graph: bool = False) -> None:
         """Gradients of the whole batch's loss into every weight's `.grad`, the same on every process."""
-        leaves = (encoded.images_MD, encoded.captions_ND)
+        leaves = (encoded.image_leaves_UD, encoded.caption_leaves_VD)
         for leaf in leaves:
             leaf.grad = None
         loss.backward(retain_graph=keep_graph)  # type: ignore[no-untyped-call]
@@ -211,21 +216,21 @@ class Learner:
         self._scaler.update()
         self._bound_scale()
 
-    def _fill_banks(self, step: int, meeting: Meeting, encoded: _Encoded, pixels_MCHW: Tensor) -> None:
+    def _fill_banks(self, step: int, meeting: Meeting, encoded: _Encoded, pixels_UCHW: Tensor) -> None:
         if self._banks is None:
             return
         images_MD, captions_ND = encoded.images_MD, encoded.captions_ND
         if self._settings.bank.features == "momentum":
-            images_MD, captions_ND = self._averaged(step, meeting, pixels_MCHW)
+            images_MD, captions_ND = self._averaged(step, meeting, pixels_UCHW)
         self._banks.put(meeting, images_MD, captions_ND, step)
 
     @torch.no_grad()
-    def _averaged(self, step: int, meeting: Meeting, pixels_MCHW: Tensor) -> tuple[Tensor, Tensor]:
+    def _averaged(self, step: int, meeting: Meeting, pixels_UCHW: Tensor) -> tuple[Tensor, Tensor]:
         """The step's items as the moving average of the weights encodes them."""
         steady = copy.copy(self.student)
         steady.model = self.kept_model
         towers = Towers(steady, self._settings.micro_batch, self._processes, self._settings.seed, compiled=False)
-        encoded = self._encode(step, meeting, pixels_MCHW, towers)
+        encoded = self._encode(step, meeting, pixels_UCHW, towers)
         return encoded.images_MD, encoded.captions_ND
 
     @torch.no_grad()
@@ -280,6 +285,11 @@ class Learner:
             self._scaler.load_state_dict(state["scaler"])
         if self._banks is not None:
             self._banks.load(state["banks"])
+
+
+def _of_items(features_UD: Float[Tensor, "U D"], once: Once) -> Float[Tensor, "M D"]:
+    """Features of all items of a step, from those of their contents."""
+    return features_UD if once.places is None else features_UD[torch.from_numpy(once.places).to(features_UD.device)]
 
 
 def _check_finite(losses: Losses, step: int) -> None:

@@ -1,6 +1,6 @@
 """What is encoded in a step: the pairs of the batch and, by setting, candidates that were drawn for them.
 
-Shape suffixes: B pairs, M images, N captions.
+Shape suffixes: B pairs, M images, N captions, U different contents.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -18,18 +18,54 @@ _DRAW = 41
 _I2T, _T2I = 0, 1
 
 
+class Once(NamedTuple):
+    """Items of which some hold the same, each content to be encoded once.
+
+    Args:
+        rows: The first corpus row of each content, in the items' order; int64 [U].
+        places: For each item the place of its content in `rows`; int64 [M], None where all differ.
+    """
+
+    rows: Rows
+    places: Rows | None = None
+
+
 class Meeting(NamedTuple):
-    """Corpus rows of the items that a step encodes.
+    """Corpus rows of the items that meet in a step.
 
     Args:
         rows: The pairs of the batch.
         images: Of the pairs, then the drawn ones; int64 [M].
         captions: The same, int64 [N].
+        image_contents: For each of the images the first corpus row that holds the same; int64 [M]. None encodes every one of them.
+        caption_contents: The same for captions; int64 [N].
     """
 
     rows: BatchRows
     images: Rows
     captions: Rows
+    image_contents: Rows | None = None
+    caption_contents: Rows | None = None
+
+    @property
+    def encoded_images(self) -> Once:
+        """What is encoded of the images."""
+        return _once(self.images, self.image_contents)
+
+    @property
+    def encoded_captions(self) -> Once:
+        """What is encoded of the captions."""
+        return _once(self.captions, self.caption_contents)
+
+
+def _once(items: Rows, contents: Rows | None) -> Once:
+    if contents is None:
+        return Once(items)
+    _, first, of = np.unique(contents, return_index=True, return_inverse=True)
+    if len(first) == len(items):
+        return Once(items)
+    order = np.argsort(first)
+    return Once(items[first[order]], np.argsort(order)[of])
 
 
 def in_batch(rows: BatchRows) -> Meeting:
@@ -76,7 +112,7 @@ class Meetings:
 class CandidateDraw:
     """Draws candidates of a batch's queries to be encoded with it, each content once and none that the batch has.
 
-    The batch itself may have one twice: where two unpaired queries drew the same partner.
+    The batch itself may have one twice, where two unpaired queries drew the same partner: it is encoded once too.
 
     Args:
         settings: How many.
@@ -102,10 +138,14 @@ class CandidateDraw:
         images, captions = told.canonical_image[rows.images], told.canonical_caption[rows.captions]
         of_images = self._drawn(told.lists("i2t"), images, step, _I2T)
         of_captions = self._drawn(told.lists("t2i"), captions, step, _T2I)
+        # What is drawn is the first row of its content.
+        more_images, more_captions = np.setdiff1d(of_captions, images), np.setdiff1d(of_images, captions)
         return Meeting(
             rows,
-            np.concatenate([rows.images, np.setdiff1d(of_captions, images)]),
-            np.concatenate([rows.captions, np.setdiff1d(of_images, captions)]),
+            np.concatenate([rows.images, more_images]),
+            np.concatenate([rows.captions, more_captions]),
+            np.concatenate([images, more_images]),
+            np.concatenate([captions, more_captions]),
         )
 
     def _drawn(self, table: ScoredLists, queries: Rows, step: int, direction: int) -> Rows:

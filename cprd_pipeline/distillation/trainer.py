@@ -114,7 +114,8 @@ class Trainer:
 
     def _train(self, steps: range, pixels: PixelSource, bar: Bar) -> None:
         meetings = [self._meetings.at(step) for step in steps]
-        mine = [meeting.images[self._processes.part(len(meeting.images))] for meeting in meetings]
+        encoded = [meeting.encoded_images.rows for meeting in meetings]
+        mine = [rows[self._processes.part(len(rows))] for rows in encoded]
         pictures = self.pace.measure(pixels.batches(mine), self.settings.batch_size)
         rsum = self.evaluations[-1]["eval_rsum"] if self.evaluations else None
         for step, meeting, pixels_MCHW in zip(steps, meetings, pictures, strict=True):

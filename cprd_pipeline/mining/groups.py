@@ -99,7 +99,7 @@ def _table(path: Path) -> pa.Table:
 
 def _csv(path: Path) -> pa.Table:
     """Every column as text: an id such as 0042 is no number."""
-    # Of the path: a reader of a Python file may wait for it for ever when the file is bad.
+    # By path: Arrow reads a Python file ahead on a thread of its own, and with a bad line the process then may never end.
     with pa_csv.open_csv(path) as reader:
         header = reader.schema.names
     convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True, null_values=[""])

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.distill_step [--batch 128] [--rounds 10]
 
-One process takes the steps of all arms in turn and compares process CPU time; a process of its own for each arm gives its peak
-memory. The student is a CLIP of 12 million parameters with random weights, the corpus 20,000 random pictures with two random
-captions each, the rankings 64 random candidates of every query. Decoding is left out: pictures are ready in memory.
+One process takes the steps of all arms in turn and compares process CPU time, and the part of it that reads what the rankings say
+about the step's pairs; a process of its own for each arm gives its peak memory. The student is a CLIP of 12 million parameters with
+random weights, the corpus 20,000 random pictures with two random captions each, the rankings 64 random candidates of every query.
+Decoding is left out: pictures are ready in memory.
 """
 
 import argparse
@@ -14,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -73,6 +75,14 @@ def knowledge() -> TeacherKnowledge:
     return TeacherKnowledge(building.finish(), None, *cutoffs, np.arange(IMAGES), np.arange(captions), "random")
 
 
+class Taken(NamedTuple):
+    """CPU seconds of a step, those of them that read rankings, and how many pictures it encoded."""
+
+    seconds: float
+    reading: float
+    pictures: int
+
+
 class Arm:
     """One way of training; the same pictures whatever rows are asked for."""
 
@@ -94,15 +104,34 @@ class Arm:
         self.learner = Learner(self.settings, student(), corpus, knows, positives, Processes(), Path(tempfile.mkdtemp()))
         self.learner.train()
         self.step = 0
+        self.reading = 0.0
+        self._clock()
 
-    def take(self) -> tuple[float, int]:
-        """CPU seconds of the next step, its lists included, and how many pictures it encoded."""
-        start = time.process_time()
+    def _clock(self) -> None:
+        """Time what takes the rankings: lists, what the bank is asked for, and the batch with candidates that are drawn for it."""
+        asked: list[tuple[Any, str]] = [(self.learner._listing, "of"), (self.meetings, "at")]
+        if self.learner._banks:
+            asked.append((self.learner._banks, "items"))
+        for owner, name in asked:
+            setattr(owner, name, self._timed(getattr(owner, name)))
+
+    def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*values: Any) -> Any:
+            start = time.process_time()
+            found = call(*values)
+            self.reading += time.process_time() - start
+            return found
+
+        return timed
+
+    def take(self) -> Taken:
+        """The next step, its lists included."""
+        self.reading, start = 0.0, time.process_time()
         meeting = self.meetings.at(self.step)
-        pixels = torch.randn(1, 3, SIZE, SIZE).expand(len(meeting.images), -1, -1, -1)
-        self.learner.step(self.step, meeting, pixels)
+        encoded = len(meeting.encoded_images.rows)
+        self.learner.step(self.step, meeting, torch.randn(1, 3, SIZE, SIZE).expand(encoded, -1, -1, -1))
         self.step += 1
-        return time.process_time() - start, len(meeting.images)
+        return Taken(time.process_time() - start, self.reading, encoded)
 
 
 def peak_megabytes() -> int:
@@ -129,24 +158,26 @@ def main() -> None:
         return
     told = knowledge()
     arms = {name: Arm(changes, options.batch, told) for name, changes in ARMS.items() if name not in options.without}
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    encoded = {}
+    steps: dict[str, list[Taken]] = {name: [] for name in arms}
     for number in range(options.rounds + 1):
         for name, arm in arms.items():
-            taken, encoded[name] = arm.take()
+            taken = arm.take()
             if number:  # The first round fills caches and banks.
-                seconds[name].append(taken)
+                steps[name].append(taken)
     parameters = sum(weight.numel() for weight in arms["itc"].learner.student.model.parameters())
     print(f"\n{parameters / 1e6:.1f} million parameters, batch {options.batch}, {options.rounds} rounds, one thread, CPU time\n")
-    print("| arm | pictures a step | ms a step, median | x ITC, median of rounds | peak MB | x ITC |\n|---|---|---|---|---|---|")
+    print("| arm | pictures a step | ms a step, median | x ITC, median of rounds | ms reading | of the step | peak MB | x ITC |")
+    print("|---|---|---|---|---|---|---|---|")
     peaks = {}
-    for name, taken in seconds.items():
+    for name, own in steps.items():
         command = [sys.executable, "-m", "tests.benchmarks.distill_step", "--batch", str(options.batch), "--arm", name]
         peaks[name] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["after"]
-        ratio = statistics.median(ours / plain for ours, plain in zip(taken, seconds["itc"], strict=True))
+        ratio = statistics.median(ours.seconds / plain.seconds for ours, plain in zip(own, steps["itc"], strict=True))
+        reading = statistics.median(step.reading for step in own)
+        share = statistics.median(step.reading / step.seconds for step in own)
         print(
-            f"| {name} | {encoded[name]} | {1000 * statistics.median(taken):.0f} | {ratio:.3f} | {peaks[name]} "
-            f"| {peaks[name] / peaks['itc']:.2f} |"
+            f"| {name} | {own[-1].pictures} | {1000 * statistics.median(step.seconds for step in own):.0f} | {ratio:.3f} "
+            f"| {1000 * reading:.1f} | {share:.2%} | {peaks[name]} | {peaks[name] / peaks['itc']:.2f} |"
         )
 
 

@@ -81,11 +81,11 @@ def test_a_damaged_source_is_an_error(dataset):
 
 @pytest.mark.parametrize(("spoil", "code"), [(False, 0), (True, 2)])
 def test_the_command(dataset, spoil, code):
-    """The exit code says whether `prepare` would stop; results go to stdout."""
+    """The exit code says whether `prepare` would stop; results go to stdout, so that the report's place does not matter."""
     if spoil:
         (dataset.images / "5.png").unlink()
     config = dataset.folder / "prepare.yaml"
-    config.write_text(dataset.save().model_dump_json())
+    config.write_text(dataset.save().model_copy(update={"report": config / "below a file.json"}).model_dump_json())
     command = [sys.executable, "-m", "cprd_pipeline", "prepare", "--check", "--json", "--config", str(config)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == code, found.stderr

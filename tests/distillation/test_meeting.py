@@ -61,6 +61,34 @@ def test_what_is_drawn_is_a_candidate_and_no_content_is_encoded_twice(seed: int,
         assert len(extras) <= candidates * len(queries)
 
 
+@settings(deadline=None)
+@given(seed=SEEDS, each=st.booleans())
+def test_what_is_encoded_is_every_content_once(seed: int, each: bool) -> None:
+    """Also of the pairs, which the random batch repeats; every item finds its own content, the first of each stands for it."""
+    world, rows = random_world(seed, each=each), random_batch(seed)
+    meeting = draw_of(world).meeting(rows, 3)
+    sides = [
+        (meeting.images, meeting.encoded_images, world.knowledge.canonical_image),
+        (meeting.captions, meeting.encoded_captions, world.knowledge.canonical_caption),
+    ]
+    for items, once, contents in sides:
+        encoded = contents[once.rows].tolist()
+        assert len(set(encoded)) == len(encoded)
+        assert once.rows.tolist() == [row for at, row in enumerate(items) if contents[row] not in contents[items[:at]]]
+        places = np.arange(len(items)) if once.places is None else once.places
+        assert contents[once.rows][places].tolist() == contents[items].tolist()
+
+
+def test_where_all_differ_nothing_is_looked_up() -> None:
+    """No places, and without contents every item is encoded, repeated or not."""
+    rows = BatchRows.of_pairs(np.array([3, 1]), np.array([5, 5]))
+    different = Meeting(rows, rows.images, rows.captions, rows.images, np.array([5, 4]))
+    for meeting in (different, in_batch(rows)):
+        for items, once in ((rows.images, meeting.encoded_images), (rows.captions, meeting.encoded_captions)):
+            assert once.rows is items
+            assert once.places is None
+
+
 def test_a_query_draws_as_many_as_it_may_each_as_often() -> None:
     """One query with eight candidates draws two of the first five: 800 of 2,000 steps hold each, no step holds another."""
     world = random_world(4)

@@ -1,8 +1,8 @@
 """The user's group file: what is read, and what is wrong with it in one line."""
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cprd_pipeline.errors import CorpusError
+from cprd_pipeline.mining import groups
 from cprd_pipeline.mining.groups import same_group
 from cprd_pipeline.mining.relations import SameGroup
 from cprd_pipeline.mining.sides import group_sides
@@ -32,10 +33,10 @@ def holds(relation: SameGroup) -> list[list[bool]]:
 
 def test_ids_that_look_like_numbers_stay_text_and_parquet_equals_csv(tmp_path: Path) -> None:
     """A video id 007 is not 7; a Parquet file with numbers as groups reads the same."""
-    groups = {"i00": "007", "i01": "7", "i02": "007", "elsewhere": "7"}
-    (tmp_path / "g.csv").write_text("video,image_id\n" + "".join(f"{group},{name}\n" for name, group in groups.items()))
+    given = {"i00": "007", "i01": "7", "i02": "007", "elsewhere": "7"}
+    (tmp_path / "g.csv").write_text("video,image_id\n" + "".join(f"{group},{name}\n" for name, group in given.items()))
     found = holds(read(tmp_path, tmp_path / "g.csv", "video"))
-    columns = {"image_id": list(groups), "video": [10, 20, 10, 20], "other": [None] * 4}
+    columns = {"image_id": list(given), "video": [10, 20, 10, 20], "other": [None] * 4}
     pq.write_table(pa.table(columns), tmp_path / "g.parquet")
     assert found == holds(read(tmp_path, tmp_path / "g.parquet", "video"))
     assert sum(map(sum, found)) == 5  # i01 with its caption; i00 and i02 with both of theirs; i03 and its caption with none
@@ -92,15 +93,22 @@ def test_groups_that_are_no_text_are_named(tmp_path: Path, column: pa.Array) -> 
         read(tmp_path, tmp_path / "g.parquet")
 
 
-def test_a_bad_line_in_a_large_file_does_not_wait_for_ever(tmp_path: Path) -> None:
-    """The process ends, too: Arrow's reader once waited for a Python file that was closed."""
-    (tmp_path / "g.csv").write_text("image_id,group\ni00\n" + "i00,a\n" * 400_000)
-    program = (
-        "import sys; from pathlib import Path\nfrom cprd_pipeline.mining import groups\n"
-        "try:\n    groups._table(Path(sys.argv[1]))\nexcept groups.CorpusError as error:\n    print(error)\n"
-    )
-    for _ in range(5):
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path / "g.csv")], capture_output=True, text=True, timeout=120, check=True
-        )
-        assert "g.csv: cannot be read" in done.stdout
+def test_csv_is_read_by_path_and_never_through_a_python_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow reads ahead on a thread of its own, and a Python file needs the interpreter for that, which may be ending.
+
+    With a bad line in 2 MB, 3 of 18 processes that read so never ended; 30 of 30 that read by path did.
+    """
+    (tmp_path / "g.csv").write_text("image_id,group\ni00,a\n")
+    sources: list[object] = []
+    for name in ("open_csv", "read_csv"):
+        monkeypatch.setattr(groups.pa_csv, name, _noting(getattr(groups.pa_csv, name), sources))
+    read(tmp_path, tmp_path / "g.csv")
+    assert sources == [tmp_path / "g.csv"] * 2
+
+
+def _noting(call: Callable[..., Any], sources: list[object]) -> Callable[..., Any]:
+    def noted(source: object, **options: Any) -> Any:
+        sources.append(source)
+        return call(source, **options)
+
+    return noted
