@@ -4,15 +4,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from cprd_pipeline.distillation import meeting
+from cprd_pipeline.distillation.batches import BatchRows
 from cprd_pipeline.distillation.run import run
+from cprd_pipeline.distillation.sampling import Sampler
+from cprd_pipeline.distillation.towers import Piece, Towers
 from cprd_pipeline.errors import ModelError
 from tests.distillation.test_run import files, logged, project, settings  # noqa: F401  a fixture
 from tests.tiny_encoders import tiny_clip
@@ -63,6 +69,36 @@ def test_compiled_towers_train_the_same_student(project: Path) -> None:  # noqa:
     done = subprocess.run(command, cwd=project, env=os.environ.copy(), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert_same(weights(project / "data/students/compiled"), trained("plain", **same), 1e-9)
+
+
+def test_an_item_twice_in_a_batch_is_encoded_once_and_teaches_the_same(
+    project: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where two unpaired queries draw one partner: without augmentation the student is that of encoding both places."""
+    encoded: list[int] = []
+    monkeypatch.setattr(Sampler, "batch", _batch_that_repeats)
+    monkeypatch.setattr(Towers, "images", _counting(Towers.images, encoded))
+    same = {"precision": "float64", "items": "encode", "encode": {"candidates": 1}, "augmentation": {}}
+    once = trained("once", **same)
+    fewer, encoded[:] = list(encoded), []
+    monkeypatch.setattr(meeting, "_once", lambda items, _: meeting.Once(items))
+    assert_same(once, trained("each", **same), 1e-9)
+    assert [each - one for each, one in zip(encoded, fewer, strict=True)] == [1] * 6
+
+
+def _batch_that_repeats(sampler: Sampler, step: int) -> BatchRows:
+    rows = np.arange(step, step + 8)
+    images = np.append(rows[:7], step)  # the first image again, with another caption
+    return BatchRows.of_pairs(images, np.append(2 * rows[:7], 2 * step + 1))
+
+
+def _counting(images: Callable[..., list[Piece]], counts: list[int]) -> Callable[..., list[Piece]]:
+    def counted(towers: Towers, step: int, pixels: torch.Tensor, start: int) -> list[Piece]:
+        counts.append(len(pixels))
+        return images(towers, step, pixels, start)
+
+    return counted
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
