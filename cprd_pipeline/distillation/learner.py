@@ -15,16 +15,17 @@ from cprd_pipeline.distillation.augment import Augmenter
 from cprd_pipeline.distillation.bank_items import BankItems
 from cprd_pipeline.distillation.banks import Banks
 from cprd_pipeline.distillation.batches import PositivePairs
+from cprd_pipeline.distillation.encoding import Encoded, StepEncoder
 from cprd_pipeline.distillation.gradients import gradient_cosine
 from cprd_pipeline.distillation.knowledge import TeacherKnowledge
 from cprd_pipeline.distillation.listing import Listing
-from cprd_pipeline.distillation.meeting import Meeting, Once
+from cprd_pipeline.distillation.meeting import Meeting
 from cprd_pipeline.distillation.note import Losses
 from cprd_pipeline.distillation.objective import LossParts, Objective, compare
 from cprd_pipeline.distillation.processes import Processes
 from cprd_pipeline.distillation.schedule import learning_rate
 from cprd_pipeline.distillation.settings import DistillSettings
-from cprd_pipeline.distillation.towers import Piece, Towers
+from cprd_pipeline.distillation.towers import Towers
 from cprd_pipeline.distillation.trained import add_adapters, checkpoint_activations, freeze, parameter_groups
 from cprd_pipeline.errors import ModelError
 from cprd_pipeline.models.dual_encoder import DualEncoder
@@ -44,17 +45,6 @@ class Stepped(NamedTuple):
     rate: float
     scale: float
     extra: dict[str, float]
-
-
-class _Encoded(NamedTuple):
-    """Features of a step, the leaves that they are taken from, and this process' pieces that those came from."""
-
-    images_MD: Float[Tensor, "M D"]
-    captions_ND: Float[Tensor, "N D"]
-    image_leaves_UD: Float[Tensor, "U D"]
-    caption_leaves_VD: Float[Tensor, "V D"]
-    image_pieces: list[Piece]
-    caption_pieces: list[Piece]
 
 
 class Learner:
@@ -87,7 +77,6 @@ class Learner:
         self.student = student
         self._settings = settings
         self._processes = processes
-        self._texts = corpus.texts
         self._frozen = freeze(student.model, settings.freeze)
         if settings.lora is not None:
             with torch.random.fork_rng(devices=[]):
@@ -98,7 +87,8 @@ class Learner:
         self._towers = Towers(student, settings.micro_batch, processes, settings.seed, compiled=settings.compile)
         self._listing = Listing(settings, knowledge, positives)
         self._objective = Objective(settings)
-        self._augmenter = Augmenter(settings.augmentation, student.image_processor.image_std, settings.seed)
+        augmenter = Augmenter(settings.augmentation, student.image_processor.image_std, settings.seed)
+        self._encoder = StepEncoder(corpus.texts, augmenter, processes)
         self._banks = None
         if settings.items == "bank" and knowledge is not None:
             self._banks = Banks(settings, knowledge, positives, folder)
@@ -137,7 +127,7 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         asked = self._banks.items(meeting, step) if self._banks else None
-        encoded = self._encode(step, meeting, pixels_UCHW, self._towers)
+        encoded = self._encoder.encode(self._towers, step, meeting, pixels_UCHW)
         # SigLIP holds its scale and its bias as vectors of one.
         scale = self.student.logit_scale.exp().reshape(())
         parts = self._parts(step, meeting, encoded, scale, asked)
@@ -147,27 +137,14 @@ class Learner:
         if self._banks and asked:
             extra |= self._banks.staleness(asked, step)
         self._optimizer.zero_grad(set_to_none=True)
-        self._backward(step, encoded, self._scaler.scale(parts.total))
+        self._encoder.backward(self._towers, step, encoded, self._scaler.scale(parts.total), self._weights)
         self._move()
         self._update_average(step)
         self._fill_banks(step, meeting, encoded, pixels_UCHW)
         return Stepped(losses, rate, float(scale.detach()), extra)
 
-    def _encode(self, step: int, meeting: Meeting, pixels_UCHW: Tensor, towers: Towers) -> _Encoded:
-        images, captions = meeting.encoded_images, meeting.encoded_captions
-        counts = len(images.rows), len(captions.rows)
-        own_images, own_captions = (self._processes.part(count) for count in counts)
-        texts = self._augmenter.captions([self._texts[row] for row in captions.rows], step)[own_captions]
-        pixels_UCHW = self._augmenter.pictures(pixels_UCHW, step, own_images, counts[0])
-        image_pieces = towers.images(step, pixels_UCHW, own_images.start)
-        caption_pieces = towers.captions(step, texts, own_captions.start)
-        images_UD, captions_VD = towers.gather(image_pieces, counts[0]), towers.gather(caption_pieces, counts[1])
-        return _Encoded(
-            _of_items(images_UD, images), _of_items(captions_VD, captions), images_UD, captions_VD, image_pieces, caption_pieces
-        )
-
     def _parts(
-        self, step: int, meeting: Meeting, encoded: _Encoded, scale: Tensor, asked: tuple[BankItems, BankItems] | None
+        self, step: int, meeting: Meeting, encoded: Encoded, scale: Tensor, asked: tuple[BankItems, BankItems] | None
     ) -> LossParts:
         images_MD, captions_ND = encoded.images_MD, encoded.captions_ND
         banked = None
@@ -178,24 +155,7 @@ class Learner:
         bias = getattr(self.student.model, "logit_bias", None)
         return self._objective(similarities, lists, scale, step, None if bias is None else bias.reshape(()))
 
-    def _backward(self, step: int, encoded: _Encoded, loss: Tensor, *, keep_graph: bool = False) -> None:
-        """Gradients of the whole batch's loss into every weight's `.grad`, the same on every process."""
-        leaves = (encoded.image_leaves_UD, encoded.caption_leaves_VD)
-        for leaf in leaves:
-            leaf.grad = None
-        loss.backward(retain_graph=keep_graph)  # type: ignore[no-untyped-call]
-        # Temperature and bias have theirs already, each process that of the whole loss.
-        for weight in self._weights:
-            if weight.grad is not None:
-                weight.grad /= self._processes.size
-        of_images, of_captions = (leaf.grad for leaf in leaves)
-        assert of_images is not None
-        assert of_captions is not None
-        self._towers.backward("images", step, encoded.image_pieces, of_images, keep_graph=keep_graph)
-        self._towers.backward("captions", step, encoded.caption_pieces, of_captions, keep_graph=keep_graph)
-        self._processes.add([weight.grad for weight in self._weights if weight.grad is not None])
-
-    def _cosine(self, step: int, encoded: _Encoded, parts: LossParts) -> dict[str, float]:
+    def _cosine(self, step: int, encoded: Encoded, parts: LossParts) -> dict[str, float]:
         """`gradient_cosine` of the two parts of the loss, on the steps that measure it and where it is defined."""
         every = self._settings.cosine_steps
         if every is None or (step + 1) % every or not parts.distillation.requires_grad:
@@ -203,7 +163,7 @@ class Learner:
         found: list[Sequence[Tensor | None]] = []
         for part in (parts.contrastive, parts.distillation):
             self._optimizer.zero_grad(set_to_none=True)
-            self._backward(step, encoded, part, keep_graph=True)
+            self._encoder.backward(self._towers, step, encoded, part, self._weights, keep_graph=True)
             found.append([weight.grad for weight in self._weights])
         cosine = gradient_cosine(*found)
         return {} if cosine is None else {"gradient_cosine": cosine}
@@ -216,7 +176,7 @@ class Learner:
         self._scaler.update()
         self._bound_scale()
 
-    def _fill_banks(self, step: int, meeting: Meeting, encoded: _Encoded, pixels_UCHW: Tensor) -> None:
+    def _fill_banks(self, step: int, meeting: Meeting, encoded: Encoded, pixels_UCHW: Tensor) -> None:
         if self._banks is None:
             return
         images_MD, captions_ND = encoded.images_MD, encoded.captions_ND
@@ -230,7 +190,7 @@ class Learner:
         steady = copy.copy(self.student)
         steady.model = self.kept_model
         towers = Towers(steady, self._settings.micro_batch, self._processes, self._settings.seed, compiled=False)
-        encoded = self._encode(step, meeting, pixels_UCHW, towers)
+        encoded = self._encoder.encode(towers, step, meeting, pixels_UCHW)
         return encoded.images_MD, encoded.captions_ND
 
     @torch.no_grad()
@@ -285,11 +245,6 @@ class Learner:
             self._scaler.load_state_dict(state["scaler"])
         if self._banks is not None:
             self._banks.load(state["banks"])
-
-
-def _of_items(features_UD: Float[Tensor, "U D"], once: Once) -> Float[Tensor, "M D"]:
-    """Features of all items of a step, from those of their contents."""
-    return features_UD if once.places is None else features_UD[torch.from_numpy(once.places).to(features_UD.device)]
 
 
 def _check_finite(losses: Losses, step: int) -> None:

@@ -15,7 +15,7 @@ from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.distillation.batches import BatchRows, PositivePairs
 from cprd_pipeline.distillation.learner import Learner
 from cprd_pipeline.distillation.loop_settings import Lora
-from cprd_pipeline.distillation.meeting import Meeting, in_batch
+from cprd_pipeline.distillation.meeting import in_batch
 from cprd_pipeline.distillation.processes import Processes
 from cprd_pipeline.distillation.settings import DistillSettings
 from cprd_pipeline.distillation.trained import add_adapters, checkpoint_activations, freeze, merge_adapters, parameter_groups
@@ -329,23 +329,3 @@ def test_a_class_that_cannot_compute_activations_again_is_refused(make: Make) ->
         ModelError, match=r"SceneStudent has no gradient checkpointing; set gradient_checkpointing to false.*micro_batch"
     ):
         checkpoint_activations(make("scenes").model)
-
-
-def test_a_content_that_is_encoded_once_teaches_as_if_it_were_encoded_at_each_place(make: Make, tmp_path: Path) -> None:
-    """Losses and weights to 1e-11 in float64: both places' gradients reach the one feature; fewer pictures are asked for."""
-    corpus = corpus_of("clip", tmp_path, lambda folder: Corpus(simple_corpus(folder, 4)))
-    rows = BatchRows(np.array([2, 0, 2, 1]), np.array([4, 0, 5, 0]), np.array([True, True, False, False]))
-    each = Meeting(rows, np.append(rows.images, 3), rows.captions)
-    once = Meeting(rows, each.images, each.captions, each.images, each.captions)
-    pixels, losses, weights = pixels_of(make("clip")).double(), [], []
-    for meeting, encoded in ((each, [2, 0, 2, 1, 3]), (once, [2, 0, 1, 3])):
-        assert meeting.encoded_images.rows.tolist() == encoded
-        student = make("clip", torch.float64)
-        learner = learner_of(settings_of(precision="float64"), student, corpus, tmp_path)
-        learner.train()
-        losses.append([learner.step(step, meeting, pixels[encoded]).losses.total for step in range(3)])
-        weights.append(weights_of(student.model))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-11)
-    for name, weight in weights[0].items():
-        if not name.endswith("k_proj.bias"):  # Softmax takes no notice of it: its gradient is rounding, which AdamW amplifies.
-            torch.testing.assert_close(weights[1][name], weight, rtol=0, atol=1e-11, msg=name)
