@@ -51,3 +51,8 @@ class MissingDependencyError(CprdError):
 
 class MachineError(CprdError):
     """The machine lacks the disk, memory or device that the settings ask for."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says on its first line, or its kind when it says nothing; for the line of one of ours."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

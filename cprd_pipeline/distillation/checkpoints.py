@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from cprd_pipeline.errors import StoreError
-from cprd_pipeline.models.failures import first_line
+from cprd_pipeline.errors import StoreError, first_line
 from cprd_pipeline.store.atomic import write_file
 
 # A disk with fewer bytes left than this is full.

@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-from cprd_pipeline.errors import MissingDependencyError
+from cprd_pipeline.errors import MissingDependencyError, first_line
 
 
 def load_faiss() -> ModuleType:
@@ -16,7 +16,7 @@ def load_faiss() -> ModuleType:
     try:
         faiss = importlib.import_module("faiss")
     except (ImportError, RuntimeError) as error:
-        raise _missing(f"cannot be imported ({str(error).splitlines()[0]})") from error
+        raise _missing(f"cannot be imported ({first_line(error)})") from error
     if not hasattr(faiss, "IndexFlatIP"):
         raise _missing("is an empty shell (one of its two packages was removed)")
     return faiss

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from cprd_pipeline.corpus.reader import Corpus, Split, look_up_column
-from cprd_pipeline.errors import CorpusError
+from cprd_pipeline.errors import CorpusError, first_line
 from cprd_pipeline.mining.contents import Contents
 from cprd_pipeline.mining.relations import SameGroup
 from cprd_pipeline.mining.search import Excluded
@@ -94,7 +94,7 @@ def _table(path: Path) -> pa.Table:
     except FileNotFoundError:
         raise CorpusError(f"{path}: there is no such file", expected=_READABLE, do="mend filters.groups") from None
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: cannot be read ({str(error).splitlines()[0]})", expected=f"{_READABLE} in UTF-8") from None
+        raise CorpusError(f"{path}: cannot be read ({first_line(error)})", expected=f"{_READABLE} in UTF-8") from None
 
 
 def _csv(path: Path) -> pa.Table:

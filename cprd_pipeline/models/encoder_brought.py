@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cprd_pipeline.corpus.reader import Items, Rows, column_digests
-from cprd_pipeline.errors import ModelError
+from cprd_pipeline.errors import ModelError, first_line
 from cprd_pipeline.models.vector_room import room_for
 from cprd_pipeline.store.atomic import checksum
 from cprd_pipeline.store.fingerprint import DIGEST_BYTES, digest_keys, json_digest
@@ -118,7 +118,7 @@ def _read_side(folder: Path, side: Side) -> _SideFiles:
     try:
         found = _read_table(files[0]) if files[0].suffix == ".parquet" else _read_arrays(*files)
     except (OSError, ValueError, EOFError, pa.ArrowException) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise ModelError(f"{files[0]}: cannot be read ({reason})", expected=_FORMS) from error
     if found.vectors.ndim != 2 or not np.issubdtype(found.vectors.dtype, np.floating):
         raise ModelError(

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cprd_pipeline.errors import MissingDependencyError, ModelError
+from cprd_pipeline.errors import MissingDependencyError, ModelError, first_line
 from cprd_pipeline.models.encoder_features import is_blip
-from cprd_pipeline.models.failures import first_line, loading_failures
+from cprd_pipeline.models.failures import loading_failures
 from cprd_pipeline.models.loading import read_config, without_bars
 from cprd_pipeline.models.preprocessing import load_tokenizer
 
@@ -66,7 +66,7 @@ def load_encoder_tokenizer(folder: Path) -> Any:
     try:
         return load_tokenizer(folder)
     except ImportError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise MissingDependencyError(
             f"{folder}: its tokenizer needs a package that is missing ({reason})", do="pip install 'cprd-pipeline[encoders]'"
         ) from error

@@ -16,10 +16,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from cprd_pipeline.errors import MissingDependencyError, ModelError
+from cprd_pipeline.errors import MissingDependencyError, ModelError, first_line
 from cprd_pipeline.models.encoder_features import normalised
 from cprd_pipeline.models.encoder_folder import check_backend
-from cprd_pipeline.models.failures import first_line, loading_failures
+from cprd_pipeline.models.failures import loading_failures
 from cprd_pipeline.models.loading import without_bars
 from cprd_pipeline.models.preprocessing import load_image_processor
 from cprd_pipeline.models.sentence_files import check_whole, read_json

@@ -13,8 +13,3 @@ def loading_failures() -> tuple[type[Exception], ...]:
     # From whatever part of transformers first uses what is wrong.
     plain = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError)
     return (*plain, SafetensorError, StrictDataclassError)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, or its kind when it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cprd_pipeline.corpus.images import DECODER_VERSION
-from cprd_pipeline.errors import ModelError
-from cprd_pipeline.models.failures import first_line, loading_failures
+from cprd_pipeline.errors import ModelError, first_line
+from cprd_pipeline.models.failures import loading_failures
 from cprd_pipeline.models.weights import tensors_digest
 from cprd_pipeline.store.fingerprint import DIGEST_BYTES, json_digest
 from cprd_pipeline.store.schemas import FINGERPRINT_VERSION
@@ -68,7 +68,7 @@ def resolve_model(name: str) -> Path:
             snapshot = Path(snapshot_download(name, allow_patterns=[*_HUB_PATTERNS, "pytorch_model*.bin"]))
         return snapshot
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ModelError(
             f"{name}: neither a folder here nor to be had from the hub ({reason})",
             do="check the name, or download it and give its folder",

@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cprd_pipeline.errors import ModelError
+from cprd_pipeline.errors import ModelError, first_line
 from cprd_pipeline.models.dual_encoder import DualEncoder
-from cprd_pipeline.models.failures import first_line
 from cprd_pipeline.models.onnx_towers import OUTPUT, Tower, noise_pictures
 
 TOLERANCE = 1e-5

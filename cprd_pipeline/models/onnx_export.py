@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from cprd_pipeline.errors import MissingDependencyError, ModelError, SettingsError
+from cprd_pipeline.errors import MissingDependencyError, ModelError, SettingsError, first_line
 from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.models.encoder_folder import makes_patches, pads_to_maximum
-from cprd_pipeline.models.failures import first_line
 from cprd_pipeline.models.onnx_check import TOLERANCE, Check, check_tower
 from cprd_pipeline.models.onnx_towers import OUTPUT, Tower, towers_of, write_tower
 from cprd_pipeline.store.atomic import machine_error, move_folder, sync_file, write_json

@@ -18,11 +18,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.export import Dim
 
-from cprd_pipeline.errors import ModelError, SettingsError
+from cprd_pipeline.errors import ModelError, SettingsError, first_line
 from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.models.encoder_features import image_features, normalised, text_features
 from cprd_pipeline.models.encoder_folder import pads_to_maximum
-from cprd_pipeline.models.failures import first_line
 
 OUTPUT = "embeddings"
 """Name of the output of both towers: float32 [B, D], of length one."""

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from cprd_pipeline.errors import ModelError
-from cprd_pipeline.models.failures import first_line, loading_failures
+from cprd_pipeline.errors import ModelError, first_line
+from cprd_pipeline.models.failures import loading_failures
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 _IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")

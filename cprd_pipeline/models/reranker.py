@@ -14,7 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from cprd_pipeline.errors import ModelError
+from cprd_pipeline.errors import ModelError, first_line
 from cprd_pipeline.models.cross_encoder import CrossEncoder, Group
 from cprd_pipeline.models.reranker_folder import load_reranker, own_prompt, pair_limit, parts_digests
 
@@ -144,7 +144,7 @@ class RerankerTeacher(CrossEncoder):
                 [self._ordered(image, text) for image, text in pairs], prompt=self.prompt, processing_kwargs=_UNCUT
             )
         except ValueError as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise ModelError(f"the teacher's processor refuses a pair ({reason})", expected="an image and a text") from error
         lengths = features["attention_mask"].sum(dim=1)
         if int(lengths.max()) > self.max_pair_tokens:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from cprd_pipeline.errors import MissingDependencyError, ModelError
+from cprd_pipeline.errors import MissingDependencyError, ModelError, first_line
 from cprd_pipeline.models.captions import text_limit
-from cprd_pipeline.models.failures import first_line, loading_failures
+from cprd_pipeline.models.failures import loading_failures
 from cprd_pipeline.models.loading import without_bars
 from cprd_pipeline.models.preprocessing import load_image_processor, load_tokenizer
 from cprd_pipeline.models.sentence_files import check_whole, read_json

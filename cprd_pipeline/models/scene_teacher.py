@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, CLIPImageProcessorPil
 
-from cprd_pipeline.errors import ModelError
+from cprd_pipeline.errors import ModelError, first_line
 from cprd_pipeline.models.cross_encoder import CrossEncoder
-from cprd_pipeline.models.failures import first_line, loading_failures
+from cprd_pipeline.models.failures import loading_failures
 from cprd_pipeline.models.loading import without_bars
 from cprd_pipeline.models.scene_cross_encoder import SceneCrossEncoder, SceneCrossEncoderConfig
 from cprd_pipeline.models.scene_layers import MAX_TEXT_TOKENS, build_seeded, text_mask

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
-from cprd_pipeline.errors import ModelError
-from cprd_pipeline.models.failures import first_line
+from cprd_pipeline.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from cprd_pipeline.errors import ModelError
+from cprd_pipeline.errors import ModelError, first_line
 from cprd_pipeline.store.fingerprint import DIGEST_BYTES
 
 # What torch calls the number types of safetensors: the digest holds torch's names.
@@ -103,7 +103,7 @@ def _pickled(folder: Path) -> Iterator[tuple[str, _Stored]]:
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, EOFError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reason = first_line(error)
             raise ModelError(f"{path}: cannot be read ({reason})", expected="tensors by name, as torch.save wrote them") from None
         if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
             raise ModelError(f"{path}: holds more than tensors by name", expected="the weights alone, not a training's checkpoint")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from jaxtyping import Int64
 
 from cprd_pipeline.corpus.reader import Corpus, Rows, Split
-from cprd_pipeline.errors import CorpusError
+from cprd_pipeline.errors import CorpusError, first_line
 from cprd_pipeline.evaluation.judged.matching import UNKNOWN_LIMIT, Lookup, caption_lookup, check_known, image_lookup
 from cprd_pipeline.evaluation.judged.reading import read_bytes, read_object
 from cprd_pipeline.evaluation.judged.result import JudgedResult
@@ -134,7 +134,7 @@ def _read_ids(path: Path) -> Int64[np.ndarray, " C"]:
     try:
         ids: npt.NDArray[Any] = np.load(BytesIO(read_bytes(path, what)), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise CorpusError(f"{path}: no NumPy array ({reason})", expected=what, do="fetch the file again") from None
     if ids.ndim != 1 or ids.dtype.kind != "i" or not len(ids):
         raise CorpusError(f"{path}: {ids.dtype} {list(ids.shape)}", expected=what)
