@@ -30,6 +30,7 @@ MAX_RATIO = 200
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value of the second
 
+_TASK = 4  # pictures that a worker gets at once: a task alone costs its giver as much time as it takes to receive one
 _INTEGERS_OF_16_BITS = ("PNG", "PPM")  # formats whose mode "I" holds 16-bit gray
 
 
@@ -150,16 +151,6 @@ class ImageReader:
         """
         return _read_picture(self._picture(row))
 
-    def stream(self, rows: Sequence[int] | Rows) -> Iterator[tuple[int, Image.Image]]:
-        """Pictures in the order given, with their rows; with workers some are decoded ahead.
-
-        Raises:
-            CorpusError: As `read`.
-            MachineError: A worker died.
-        """
-        pictures = self._workers.map(_read_picture, (self._picture(int(row)) for row in rows))
-        yield from zip((int(row) for row in rows), pictures, strict=True)
-
     def prepared(self, rows: Sequence[int] | Rows) -> Iterator[Any]:
         """What `prepare` makes of each picture, in the order given; with workers some are made ahead.
 
@@ -167,24 +158,22 @@ class ImageReader:
             CorpusError: As `read`.
             MachineError: A worker died.
         """
-        tasks = ((self._picture(int(row)), self._prepare) for row in rows)
-        if self._workers.count:
-            yield from map(pickle.loads, self._workers.map(_prepare_and_pack, tasks))
-        else:
-            yield from map(_prepare, tasks)
+        if not self._workers.count:
+            yield from (self._prepare(self.read(int(row))) for row in rows)
+            return
+        groups = (rows[start : start + _TASK] for start in range(0, len(rows), _TASK))
+        tasks = (([self._picture(int(row)) for row in group], self._prepare) for group in groups)
+        for packed in self._workers.map(_prepare_and_pack, tasks):
+            yield from pickle.loads(packed)
 
     def _picture(self, row: int) -> _Picture:
         return _Picture(self._root, self._corpus.original(row), self._corpus.images.digests[row].tobytes())
 
 
-def _prepare(task: tuple[_Picture, Callable[[Image.Image], Any]]) -> Any:
-    picture, prepare = task
-    return prepare(_read_picture(picture))
-
-
-def _prepare_and_pack(task: tuple[_Picture, Callable[[Image.Image], Any]]) -> bytes:
+def _prepare_and_pack(task: tuple[Sequence[_Picture], Callable[[Image.Image], Any]]) -> bytes:
+    pictures, prepare = task
     # Pickled here: left to the pool, a tensor would travel as a shared file that dies with its worker.
-    return pickle.dumps(_prepare(task), protocol=pickle.HIGHEST_PROTOCOL)
+    return pickle.dumps([prepare(_read_picture(picture)) for picture in pictures], protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _read_picture(picture: _Picture) -> Image.Image:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -28,6 +27,7 @@ from cprd_pipeline.models.blip_training import TrainableBlip
 from cprd_pipeline.models.captions import text_limit, tokenize
 from cprd_pipeline.models.device import choose_dtype
 from cprd_pipeline.models.loading import model_fingerprint, read_config, resolve_model, without_bars
+from cprd_pipeline.models.preprocessing import Pixels
 
 _TOKENIZED_TOGETHER = 8192  # what a tokenizer says of a caption takes some hundred times its ids
 
@@ -86,9 +86,10 @@ class BlipRecipe(Recipe):
         others = [parameter for parameter in self.module.parameters() if parameter.ndim < 2]
         return [{"params": weights, "weight_decay": self._settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
 
-    def pixels(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "B C H W"]:
+    @property
+    def preprocess(self) -> Pixels:
         """As BLIP's image processor makes them."""
-        return torch.as_tensor(self._parts.image_processor(images=list(pictures), return_tensors="np")["pixel_values"])
+        return Pixels(self._parts.image_processor)
 
     def losses(self, step: int, rows: BatchRows, pixels_BCHW: Float[Tensor, "B C H W"]) -> Losses:
         """Contrast of the batch, and matching of its pairs and those that the contrast confuses."""

@@ -165,8 +165,8 @@ def _check_known_images(settings: DistillSettings, knowledge: TeacherKnowledge |
 
 
 def _train(settings: DistillSettings, trainer: Trainer, corpus: Corpus) -> None:
-    with ImageReader(corpus, settings.workers) as reader:
-        pixels = PixelSource(reader, trainer.student.pixels, settings.pixel_cache_gb)
+    with ImageReader(corpus, settings.workers, trainer.student.preprocess) as reader:
+        pixels = PixelSource(reader, settings.pixel_cache_gb)
         pixels.prepare(corpus, trainer.image_rows)
         trainer.student.model = trainer.run(pixels)
         merge_adapters(trainer.student.model)

@@ -5,7 +5,6 @@ Shape suffixes: B pairs of the batch, K negatives of one query, N pairs that the
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int
-from PIL import Image
 from torch import Tensor, nn
 
 from cprd_pipeline.distillation.batches import BatchRows, PositivePairs
 from cprd_pipeline.distillation.losses.matching import listwise_loss, matching_loss, sample_negatives
 from cprd_pipeline.distillation.teacher_settings import TrainTeacherSettings
 from cprd_pipeline.errors import ModelError
+from cprd_pipeline.models.preprocessing import Pixels
 
 _NEGATIVES = 32
 
@@ -42,9 +41,10 @@ class Recipe(ABC):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What AdamW trains, with a `weight_decay` each."""
 
+    @property
     @abstractmethod
-    def pixels(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "B C H W"]:
-        """Processed pictures, float32 on the CPU."""
+    def preprocess(self) -> Pixels:
+        """What makes pixel values of one RGB picture."""
 
     @abstractmethod
     def losses(self, step: int, rows: BatchRows, pixels_BCHW: Float[Tensor, "B C H W"]) -> Losses:

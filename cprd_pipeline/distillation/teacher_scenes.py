@@ -20,6 +20,7 @@ from cprd_pipeline.distillation.losses.itc import itc_loss
 from cprd_pipeline.distillation.teacher_card import scene_card
 from cprd_pipeline.distillation.teacher_recipe import Losses, Recipe, annotated, draw_pairs
 from cprd_pipeline.distillation.teacher_settings import TrainTeacherSettings
+from cprd_pipeline.models.preprocessing import Pixels
 from cprd_pipeline.models.scene_teacher import SceneTeacher, build_scene_teacher
 
 
@@ -46,9 +47,10 @@ class SceneRecipe(Recipe):
         """All weights; norms and biases decay too, which these small models bear."""
         return [{"params": list(self.module.parameters()), "weight_decay": self._settings.weight_decay}]
 
-    def pixels(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "B C H W"]:
-        """As the teacher sees them."""
-        return self._teacher.pixels(pictures)
+    @property
+    def preprocess(self) -> Pixels:
+        """As the teacher sees a picture."""
+        return Pixels(self._teacher.image_processor)
 
     def losses(self, step: int, rows: BatchRows, pixels_BCHW: Float[Tensor, "B C H W"]) -> Losses:
         """Contrast of items and of tokens, matching and ranking of the pairs that the contrast confuses."""

@@ -45,8 +45,8 @@ def _train(settings: TrainTeacherSettings, corpus: Corpus, writer: OutputWriter,
     with watch.measure("loading"):
         recipe = _recipe(settings, corpus, split, writer.inputs)
     trainer = TeacherTrainer(settings, recipe, split, Checkpoints(writer.state / "checkpoints"))
-    with ImageReader(corpus, settings.workers) as reader:
-        pixels = PixelSource(reader, recipe.pixels, settings.pixel_cache_gb)
+    with ImageReader(corpus, settings.workers, recipe.preprocess) as reader:
+        pixels = PixelSource(reader, settings.pixel_cache_gb)
         with watch.measure("decoding"):
             pixels.prepare(corpus, trainer.image_rows)
         with watch.measure("training"):

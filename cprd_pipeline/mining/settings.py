@@ -124,7 +124,7 @@ class MineSettings(StageSettings):
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         dtype: Number type of the encoder; `auto` is bfloat16 on a GPU, float32 elsewhere.
         batch_size: Items that go through the encoder together.
-        workers: Processes that decode images; 0 decodes in the stage's own.
+        workers: Processes that decode and preprocess images; 0: the stage's own does.
         part_queries: Queries of a Parquet part: what a killed run loses at most.
         query_block: Queries searched together.
         index_block: Vectors searched together; they must fit into a GPU's memory.

@@ -29,7 +29,7 @@ from cprd_pipeline.models.encoder_folder import (
 from cprd_pipeline.models.encoder_identity import encoder_fingerprint as encoder_fingerprint
 from cprd_pipeline.models.encoder_sentence import SentenceEncoder
 from cprd_pipeline.models.loading import read_config, resolve_model, without_bars
-from cprd_pipeline.models.preprocessing import load_image_processor
+from cprd_pipeline.models.preprocessing import Patches, Pixels, load_image_processor, stacked
 from cprd_pipeline.models.sentence_export import check_sentence_length, loads_in_sentence_transformers, write_sentence_files
 from cprd_pipeline.models.sentence_identity import is_sentence_encoder
 
@@ -126,10 +126,18 @@ class DualEncoder:
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
 
+    @property
+    def preprocess(self) -> Pixels | Patches:
+        """What makes an input of `embed_prepared` of one RGB picture; it pickles, so that decoding processes can do it."""
+        return (Patches if makes_patches(self.image_processor) else Pixels)(self.image_processor)
+
     def pixels(self, images: Sequence[Image.Image]) -> Float[Tensor, "B C H W"]:
-        """Preprocessed RGB pictures of one size, on the CPU."""
-        pixel_values: Tensor = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
-        return pixel_values.to(torch.float32)
+        """Preprocessed RGB pictures, float32 on the CPU.
+
+        Raises:
+            ModelError: The image processor does not bring them to one size.
+        """
+        return stacked([*map(Pixels(self.image_processor), images)])
 
     def tokens(self, captions: Sequence[str]) -> dict[str, Int[Tensor, "B T"]]:
         """`input_ids` and `attention_mask`, on the CPU; longer captions are cut at `max_text_tokens`."""
@@ -157,11 +165,18 @@ class DualEncoder:
 
     def embed_pictures(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "B D"]:
         """Vectors of RGB pictures, of length one on the model's device, at least float32."""
+        return self.embed_prepared([self.preprocess(picture) for picture in pictures])
+
+    def embed_prepared(self, prepared: Sequence[Any]) -> Float[Tensor, "B D"]:
+        """Vectors of what `preprocess` made of pictures, of length one on the model's device, at least float32.
+
+        Raises:
+            ModelError: The image processor did not bring them to one size.
+        """
         if not makes_patches(self.image_processor):
-            return self.embed_images(self.pixels(pictures))
-        patches = self.image_processor(images=list(pictures), return_tensors="pt")
-        shapes = {name: patches[name].to(self.device) for name in ("pixel_attention_mask", "spatial_shapes")}
-        return normalised(image_features(self.model, pixel_values=patches["pixel_values"].to(self.device, self.dtype), **shapes))
+            return self.embed_images(stacked(prepared))
+        patches = {name: torch.stack([one[name] for one in prepared]).to(self.device) for name in prepared[0]}
+        return normalised(image_features(self.model, pixel_values=patches.pop("pixel_values").to(self.dtype), **patches))
 
     def embed_captions(self, captions: Sequence[str]) -> Float[Tensor, "B D"]:
         """Vectors of captions, of length one on the model's device, at least float32."""
@@ -174,7 +189,7 @@ _SAVE_PLAIN = "save its model by transformers' save_pretrained, or use it where 
 def load_encoder(name: str, device: torch.device, dtype: torch.dtype) -> DualEncoder | SentenceEncoder:
     """Read any encoder from a local folder or from the hub; it is in evaluation mode.
 
-    Both kinds have `embed_pictures`, `embed_captions`, `token_counts` and `fingerprint`.
+    Both kinds have `preprocess`, `embed_prepared`, `embed_pictures`, `embed_captions`, `token_counts` and `fingerprint`.
 
     Raises:
         ModelError: No such model, no dual encoder, or a part of it is missing; or `name` means brought embeddings.

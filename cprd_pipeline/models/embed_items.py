@@ -48,7 +48,7 @@ def embed_items(
         device: Where to compute.
         dtype: Number type to compute with; vectors are kept in float32.
         batch_size: Items that go through the model together.
-        workers: Processes that decode images; 0 decodes in this one.
+        workers: Processes that decode and preprocess images; 0: this one does.
 
     Raises:
         ModelError: No dual encoder, or it gave NaN, infinity or a zero vector; the message names the item.
@@ -69,13 +69,13 @@ def _cut(rows: Rows, size: int) -> Iterator[Rows]:
 def _embed_images(model: _Encoder, corpus: Corpus, rows: Rows, cache: EmbeddingCache, batch_size: int, workers: int) -> None:
     if not len(rows):
         return
-    with ImageReader(corpus, workers) as reader, progress_bar("embedding images", len(rows), "images") as bar:
-        stream = reader.stream(rows)
+    # Preprocessing takes longer than decoding: the decoding processes do both.
+    with ImageReader(corpus, workers, model.preprocess) as reader, progress_bar("embedding images", len(rows), "images") as bar:
+        stream = reader.prepared(rows)
         for chunk in _cut(rows, IMAGE_CHUNK):
             parts = []
             for batch in _cut(chunk, batch_size):
-                pictures = [next(stream)[1] for _ in batch]
-                parts.append(_to_numpy(model.embed_pictures(pictures)))
+                parts.append(_to_numpy(model.embed_prepared([next(stream) for _ in batch])))
                 bar.advance(len(batch))
             cache.add(corpus.images.digests[chunk], _checked(np.concatenate(parts), "image", corpus.images, chunk))
     cache.refresh()

@@ -61,7 +61,7 @@ def embed_corpus(
         device: Where to compute, or its name.
         dtype: Number type to compute with, or its name; vectors are kept in float32.
         batch_size: Items that go through the model together.
-        workers: Processes that decode images; 0 decodes in this one.
+        workers: Processes that decode and preprocess images; 0: this one does.
         fingerprint: Of the encoder, from a caller that knows it already: reading all weights for it takes seconds.
 
     Raises:

@@ -5,7 +5,7 @@ Only loading one needs sentence-transformers; the rest reads files. Such a model
 Shape suffixes: B batch, D width of the common space.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from cprd_pipeline.corpus.images import as_it_is
 from cprd_pipeline.errors import MissingDependencyError, ModelError, first_line
 from cprd_pipeline.models.encoder_features import normalised
 from cprd_pipeline.models.encoder_folder import check_backend
@@ -81,6 +82,15 @@ class SentenceEncoder:
             ModelError: The model refuses them.
         """
         return self._embed([{"image": picture} for picture in pictures])
+
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Image.Image]:
+        """The picture itself: sentence-transformers preprocesses what it embeds."""
+        return as_it_is
+
+    def embed_prepared(self, prepared: Sequence[Image.Image]) -> Float[Tensor, "B D"]:
+        """As `embed_pictures`."""
+        return self.embed_pictures(prepared)
 
     def embed_captions(self, captions: Sequence[str]) -> Float[Tensor, "B D"]:
         """Vectors of captions, of length one on the model's device, at least float32.

@@ -1,5 +1,6 @@
 """Tokenizer and image processor of a model folder, of one kind on every machine."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,4 +63,46 @@ class Pixels:
     def __call__(self, picture: Image.Image) -> Float[Tensor, "3 Y X"]:
         """Preprocessed picture, float32 on the CPU."""
         values = self.image_processor(images=[picture], return_tensors="np")["pixel_values"][0]
-        return torch.as_tensor(values)
+        return torch.as_tensor(values).to(torch.float32)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Makes patches of a picture that keeps its shape (SigLIP 2 NaFlex); pickles, so that decoding processes can do it.
+
+    Args:
+        image_processor: Of transformers, of Pillow's kind.
+    """
+
+    image_processor: Any
+
+    def __call__(self, picture: Image.Image) -> dict[str, Tensor]:
+        """Patches as `pixel_values`, padded to one number, with their mask and the picture's shape in patches."""
+        made = self.image_processor(images=[picture], return_tensors="pt")
+        return {name: made[name][0] for name in ("pixel_values", "pixel_attention_mask", "spatial_shapes")}
+
+
+def stacked(pixels: Sequence[Float[Tensor, "C _ _"]]) -> Float[Tensor, "B C H W"]:
+    """Preprocessed pictures as a batch.
+
+    Raises:
+        ModelError: They are not of one size.
+    """
+    for one in pixels:
+        check_size(one, pixels[0])
+    return torch.stack(list(pixels))
+
+
+def check_size(pixels: Float[Tensor, "C _ _"], first: Float[Tensor, "C _ _"]) -> None:
+    """Refuse a preprocessed picture that is not of another's size.
+
+    Raises:
+        ModelError: Both sizes are named.
+    """
+    if pixels.shape != first.shape:
+        sizes = [" x ".join(map(str, one.shape[1:])) for one in (first, pixels)]
+        raise ModelError(
+            f"the image processor makes one picture {sizes[0]} and another {sizes[1]}",
+            expected="pictures of one size",
+            do="set height and width of `size`, or do_center_crop, in its preprocessor_config.json",
+        )

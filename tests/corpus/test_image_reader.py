@@ -44,10 +44,9 @@ def test_pictures_come_in_the_order_asked_for(corpus, images, workers):
     """Rows may repeat and be in any order; more of them than the pool's window."""
     rows = np.random.default_rng(0).integers(0, 6, 40)
     with ImageReader(corpus, workers) as reader:
-        found = list(reader.stream(rows))
-        again = list(reader.stream([3]))
-    assert [row for row, _ in found] == rows.tolist()
-    for row, image in [*found, *again]:
+        found = list(reader.prepared(rows))
+        again = list(reader.prepared([3]))
+    for row, image in zip([*rows, 3], [*found, *again], strict=True):
         assert np.array_equal(image, decode_image((images / f"{row}.png").read_bytes()))
 
 
@@ -69,7 +68,7 @@ def test_a_changed_file_is_refused(corpus, images, workers):
     """A file with another digest would put a wrong embedding or score under the right key."""
     (images / "2.png").write_bytes(picture(99))
     with ImageReader(corpus, workers) as reader, pytest.raises(CorpusError, match=r"image 2\.png: its bytes changed.*prepare"):
-        list(reader.stream([1, 2, 3]))
+        list(reader.prepared([1, 2, 3]))
 
 
 def test_a_vanished_file_is_named(corpus, images):

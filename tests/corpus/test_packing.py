@@ -148,7 +148,7 @@ def test_a_corpus_serves_packed_pictures_without_their_files(files, workers):
     shutil.rmtree(files.root)
     rows = np.random.default_rng(1).integers(0, COUNT, 50)
     with ImageReader(corpus, workers) as reader:
-        for row, image in reader.stream(rows):
+        for row, image in zip(rows, reader.prepared(rows), strict=True):
             assert np.array_equal(image, decode_image(files.contents[row]))
 
 

@@ -20,6 +20,7 @@ from cprd_pipeline.distillation.teacher_settings import TrainTeacherSettings
 from cprd_pipeline.errors import ModelError, SettingsError
 from cprd_pipeline.models.blip import BlipTeacher
 from cprd_pipeline.models.captions import tokenize
+from cprd_pipeline.models.preprocessing import stacked
 from tests.distillation.coloured_squares import coloured_squares, tiny_blip
 
 CPU = torch.device("cpu")
@@ -50,7 +51,7 @@ def batch(corpus: Corpus, made: BlipRecipe) -> tuple[BatchRows, torch.Tensor]:
     positives = PositivePairs(corpus.split("train"), len(corpus.captions))
     rows = next(rows for rows in map(sampler.batch, range(50)) if positives.among(rows).sum() > SIZE)
     with ImageReader(corpus) as reader:
-        return rows, made.pixels([reader.read(int(row)) for row in rows.images])
+        return rows, stacked([made.preprocess(reader.read(int(row))) for row in rows.images])
 
 
 @pytest.mark.parametrize("first_token", ["cls", "enc"])
@@ -67,7 +68,7 @@ def test_training_and_scoring_see_the_same(squares: Corpus, folder: Path, first_
     assert not mask.all(), "no caption is padded"
     with ImageReader(squares) as reader, torch.inference_mode():
         pictures = [reader.read(row) for row in range(5)]
-        image = blip.see(made.pixels(pictures))
+        image = blip.see(stacked([*map(made.preprocess, pictures)]))
         every = [torch.arange(5).repeat_interleave(7), torch.arange(7).repeat(5)]
         margins = blip.match(image, every[0], ids[every[1]], mask[every[1]]).view(5, 7)
         cosines = blip.contrast(image, ids, mask) * blip.temperature

@@ -58,8 +58,8 @@ def held_out(corpus: Corpus) -> Split:
 
 
 def pixels_of(corpus: Corpus, student: DualEncoder, rows: Any, cache_gb: float) -> PixelSource:
-    with ImageReader(corpus, 0) as reader:
-        source = PixelSource(reader, student.pixels, cache_gb)
+    with ImageReader(corpus, 0, student.preprocess) as reader:
+        source = PixelSource(reader, cache_gb)
         source.prepare(corpus, rows)
     return source
 
