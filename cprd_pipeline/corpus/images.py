@@ -161,7 +161,9 @@ class ImageReader:
         if not self._workers.count:
             yield from (self._prepare(self.read(int(row))) for row in rows)
             return
-        groups = (rows[start : start + _TASK] for start in range(0, len(rows), _TASK))
+        # Whole pictures may be large, and all that is in flight lies in memory.
+        size = 1 if self._prepare is as_it_is else _TASK
+        groups = (rows[start : start + size] for start in range(0, len(rows), size))
         tasks = (([self._picture(int(row)) for row in group], self._prepare) for group in groups)
         for packed in self._workers.map(_prepare_and_pack, tasks):
             yield from pickle.loads(packed)

@@ -4,8 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cprd_pipeline.corpus.images import ImageReader, decode_image
+from cprd_pipeline.corpus.images import ImageReader, as_it_is, decode_image
 from cprd_pipeline.corpus.reader import Corpus
+from cprd_pipeline.corpus.workers import Workers
 from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.store.fingerprint import bytes_digest
 from cprd_pipeline.store.folder import OutputWriter
@@ -50,6 +51,31 @@ def test_pictures_come_in_the_order_asked_for(corpus, images, workers):
         assert np.array_equal(image, decode_image((images / f"{row}.png").read_bytes()))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_prepared_comes_in_the_order_asked_for(corpus, images, workers):
+    """Several pictures go to a worker at once, also where the last of them are fewer."""
+    rows = np.random.default_rng(0).integers(0, 6, 39)
+    with ImageReader(corpus, workers, np.asarray) as reader:
+        found = list(reader.prepared(rows))
+    for row, values in zip(rows, found, strict=True):
+        assert np.array_equal(values, np.asarray(decode_image((images / f"{row}.png").read_bytes())))
+
+
+@pytest.mark.parametrize(("prepare", "sizes"), [(as_it_is, [1] * 9), (np.asarray, [4, 4, 1])])
+def test_whole_pictures_travel_one_by_one(corpus, monkeypatch, prepare, sizes):
+    """A photograph of twelve megapixels is 36 MB, and every task in flight lies in memory."""
+    given = []
+
+    def note(self, function, tasks):
+        for task in tasks:
+            given.append(len(task[0]))
+            yield function(task)
+
+    monkeypatch.setattr(Workers, "map", note)
+    assert len(list(ImageReader(corpus, 2, prepare).prepared(np.arange(9) % 6))) == 9
+    assert given == sizes
+
+
 def test_a_single_row(corpus):
     """`read` needs no pool."""
     with ImageReader(corpus) as reader:
@@ -63,11 +89,14 @@ def test_pictures_in_the_table_need_no_files(tmp_path):
         assert np.array_equal(reader.read(3), decode_image(random_image(3)))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_changed_file_is_refused(corpus, images, workers):
+@pytest.mark.parametrize(("workers", "prepare"), [(0, as_it_is), (1, as_it_is), (1, np.asarray)])
+def test_a_changed_file_is_refused(corpus, images, workers, prepare):
     """A file with another digest would put a wrong embedding or score under the right key."""
     (images / "2.png").write_bytes(picture(99))
-    with ImageReader(corpus, workers) as reader, pytest.raises(CorpusError, match=r"image 2\.png: its bytes changed.*prepare"):
+    with (
+        ImageReader(corpus, workers, prepare) as reader,
+        pytest.raises(CorpusError, match=r"image 2\.png: its bytes changed.*prepare"),
+    ):
         list(reader.prepared([1, 2, 3]))
 
 
