@@ -90,6 +90,16 @@ def test_no_augmentation_changes_nothing() -> None:
     assert nothing.captions(["a b"], 3) == ["a b"]
 
 
+@pytest.mark.parametrize("change", [{"shift_pixels": 2}, {"channel_gain": 0.1}, {"brightness": 0.1}, {"noise": 10}])
+def test_the_callers_pictures_stay_as_they_are(change: dict[str, float]) -> None:
+    """The same batch is augmented again where a second encoder sees it, and the loop keeps pictures for the next epoch."""
+    pixels = torch.rand(5, 3, 12, 12)
+    before = pixels.clone()
+    changed = Augmenter(Augmentation.model_validate(change), STD, 0).pictures(pixels, 1)
+    assert torch.equal(pixels, before)
+    assert not torch.equal(changed, before)
+
+
 def test_a_shift_moves_whole_pictures_and_repeats_the_border() -> None:
     """Every shifted picture is a window of the padded one; all offsets occur."""
     ramp = torch.arange(64.0).view(1, 1, 8, 8).expand(1, 3, 8, 8)
