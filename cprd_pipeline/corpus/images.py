@@ -133,8 +133,8 @@ class ImageReader:
         self._corpus = corpus
         self._root = corpus.image_root
         self._prepare = prepare
-        # A function has its module itself, an object by its class.
-        self._workers = Workers(workers, getattr(prepare, "__module__", __name__))
+        # A function has its module itself, an object by its class; what it holds may need others, which it names then.
+        self._workers = Workers(workers, getattr(prepare, "__module__", __name__), *getattr(prepare, "modules", ()))
 
     def __enter__(self) -> "ImageReader":
         self._workers.__enter__()

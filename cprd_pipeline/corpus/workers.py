@@ -25,10 +25,10 @@ class Workers:
 
     Args:
         count: Processes; 0 runs everything in the caller's own.
-        preload: Module that all workers need: imported once, before they are forked off, its memory shared.
+        *preload: Modules that all workers need: imported once, before they are forked off, their memory shared.
     """
 
-    def __init__(self, count: int, preload: str = __name__) -> None:
+    def __init__(self, count: int, *preload: str) -> None:
         self.count = count
         self._preload = preload
         self._pool: ProcessPoolExecutor | None = None
@@ -37,7 +37,7 @@ class Workers:
         if self.count:
             # fork would copy the locks of FAISS's and torch's threads, and hang.
             context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload([self._preload])
+            context.set_forkserver_preload([__name__, *self._preload])
             self._pool = ProcessPoolExecutor(self.count, mp_context=context, initializer=_begin_worker)
         return self
 

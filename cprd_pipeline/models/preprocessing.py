@@ -60,6 +60,11 @@ class Pixels:
 
     image_processor: Any
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What a process must import for it: with transformers that takes seconds."""
+        return (type(self.image_processor).__module__,)
+
     def __call__(self, picture: Image.Image) -> Float[Tensor, "3 Y X"]:
         """Preprocessed picture, float32 on the CPU."""
         values = self.image_processor(images=[picture], return_tensors="np")["pixel_values"][0]
@@ -75,6 +80,11 @@ class Patches:
     """
 
     image_processor: Any
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What a process must import for it: with transformers that takes seconds."""
+        return (type(self.image_processor).__module__,)
 
     def __call__(self, picture: Image.Image) -> dict[str, Tensor]:
         """Patches as `pixel_values`, padded to one number, with their mask and the picture's shape in patches."""

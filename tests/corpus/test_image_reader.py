@@ -1,5 +1,7 @@
 """Reading a corpus' pictures: in order, checked, inside the root, with and without workers."""
 
+from multiprocessing.context import ForkServerContext
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -74,6 +76,27 @@ def test_whole_pictures_travel_one_by_one(corpus, monkeypatch, prepare, sizes):
     monkeypatch.setattr(Workers, "map", note)
     assert len(list(ImageReader(corpus, 2, prepare).prepared(np.arange(9) % 6))) == 9
     assert given == sizes
+
+
+class Needy:
+    """Needs a module besides that of its class."""
+
+    modules = ("json.tool",)
+
+    def __call__(self, picture):
+        return picture.size
+
+
+@pytest.mark.parametrize(
+    ("prepare", "modules"), [(np.asarray, ["numpy"]), (Needy(), [__name__, "json.tool"]), (as_it_is, [as_it_is.__module__])]
+)
+def test_what_preparing_needs_is_imported_once_before_workers_are_forked(corpus, monkeypatch, prepare, modules):
+    """Each would import it again otherwise, in memory of its own."""
+    told = []
+    monkeypatch.setattr(ForkServerContext, "set_forkserver_preload", lambda context, names: told.append(names))
+    with ImageReader(corpus, 1, prepare) as reader:
+        assert len(list(reader.prepared([0, 3]))) == 2
+    assert told == [[Workers.__module__, *modules]]
 
 
 def test_a_single_row(corpus):

@@ -36,6 +36,7 @@ def test_one_by_one_and_pickled_is_what_one_call_makes(tmp_path: Path, make: Cal
     """To the bit, under every name that the image processor's own call gives."""
     folder = make(tmp_path / "model")
     encoder = DualEncoder.load(str(folder), CPU, torch.float32)
+    assert encoder.preprocess.modules == (type(encoder.image_processor).__module__,)
     preprocess = pickle.loads(pickle.dumps(encoder.preprocess))
     made = [preprocess(picture) for picture in pictures()]
     wanted = AutoImageProcessor.from_pretrained(folder, backend="pil")(images=pictures(), return_tensors="pt")
