@@ -51,8 +51,8 @@ def load_image_processor(folder: Path) -> Any:
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """Makes pixel values of a picture; pickles, so that decoding processes can do it.
+class _Preprocessing:
+    """Preprocesses a picture; pickles, so that decoding processes can do it.
 
     Args:
         image_processor: Of transformers, of Pillow's kind.
@@ -64,6 +64,10 @@ class Pixels:
     def modules(self) -> tuple[str, ...]:
         """What a process must import for it: with transformers that takes seconds."""
         return (type(self.image_processor).__module__,)
+
+
+class Pixels(_Preprocessing):
+    """Makes pixel values of a picture."""
 
     def __call__(self, picture: Image.Image) -> Float[Tensor, "3 Y X"]:
         """Preprocessed picture, float32 on the CPU."""
@@ -71,20 +75,8 @@ class Pixels:
         return torch.as_tensor(values).to(torch.float32)
 
 
-@dataclass(frozen=True)
-class Patches:
-    """Makes patches of a picture that keeps its shape (SigLIP 2 NaFlex); pickles, so that decoding processes can do it.
-
-    Args:
-        image_processor: Of transformers, of Pillow's kind.
-    """
-
-    image_processor: Any
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """What a process must import for it: with transformers that takes seconds."""
-        return (type(self.image_processor).__module__,)
+class Patches(_Preprocessing):
+    """Makes patches of a picture that keeps its shape (SigLIP 2 NaFlex)."""
 
     def __call__(self, picture: Image.Image) -> dict[str, Tensor]:
         """Patches as `pixel_values`, padded to one number, with their mask and the picture's shape in patches."""
