@@ -7,7 +7,7 @@ from cprd_pipeline.corpus.images import DECODER_VERSION
 from cprd_pipeline.models.device import plain_name
 from cprd_pipeline.models.sentence_export import adds_nothing
 from cprd_pipeline.models.sentence_files import read_json
-from cprd_pipeline.store.atomic import checksum
+from cprd_pipeline.store.digest_memory import remembered_checksum
 from cprd_pipeline.store.fingerprint import json_digest
 from cprd_pipeline.store.schemas import FINGERPRINT_VERSION
 
@@ -52,16 +52,16 @@ def sentence_fingerprint(folder: Path, dtype: "torch.dtype | str") -> str:
     names = {file.relative_to(folder).as_posix(): file for file in files}
     return json_digest(
         {
-            "files": {
-                name: json_digest(_without_inert(read_json(file, EXPECTED))) if file.suffix == ".json" else checksum(file)
-                for name, file in names.items()
-                if not name.startswith(".")
-            },
+            "files": {name: _file_digest(file) for name, file in names.items() if not name.startswith(".")},
             "decoder": DECODER_VERSION,
             "schema": FINGERPRINT_VERSION,
             "facts": {"role": "sentence_encoder", "dtype": plain_name(dtype), "adapter": ADAPTER_VERSION},
         }
     )
+
+
+def _file_digest(file: Path) -> str:
+    return json_digest(_without_inert(read_json(file, EXPECTED))) if file.suffix == ".json" else remembered_checksum(file)
 
 
 def _without_inert(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from cprd_pipeline.errors import ModelError, first_line
+from cprd_pipeline.store.digest_memory import remembered_digest
 from cprd_pipeline.store.fingerprint import DIGEST_BYTES
 
 # What torch calls the number types of safetensors: the digest holds torch's names.
@@ -49,12 +50,20 @@ class _Stored(NamedTuple):
 def tensors_digest(folder: Path) -> str:
     """Digest of a model's weights: names, types, shapes and bytes, whatever the file layout or path.
 
+    Of large files it is remembered until they change.
+
     Raises:
         ModelError: The folder holds no weights, or they cannot be read.
+        MachineError: The cache, where it is remembered, cannot be written.
     """
+    files = _weight_files(folder)
+    return remembered_digest("tensors 1", files, lambda: _digest(folder, files))
+
+
+def _digest(folder: Path, files: list[Path]) -> str:
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     count = 0
-    for name, tensor in _tensors(folder):
+    for name, tensor in _tensors(files):
         digest.update(json.dumps([name, tensor.dtype, tensor.shape]).encode())
         digest.update(tensor.content)
         count += 1
@@ -63,15 +72,17 @@ def tensors_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, _Stored]]:
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights, by name: safetensors, or PyTorch's own where there are none."""
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def _tensors(files: list[Path]) -> Iterator[tuple[str, _Stored]]:
     """All tensors in the order of their names; of a name in two files that of the later one."""
     stored: dict[str, _Stored] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        stored.update(_read(path))
-    if stored:
-        yield from sorted(stored.items())
-    else:
-        yield from _pickled(folder)
+    for path in files:
+        stored.update(_read(path) if path.suffix == ".safetensors" else _pickled(path))
+    yield from sorted(stored.items())
 
 
 def _read(path: Path) -> dict[str, _Stored]:
@@ -94,21 +105,19 @@ def _read(path: Path) -> dict[str, _Stored]:
     }
 
 
-def _pickled(folder: Path) -> Iterator[tuple[str, _Stored]]:
-    """The tensors of PyTorch's own files, which only torch can read."""
+def _pickled(path: Path) -> dict[str, _Stored]:
+    """The tensors of a file of PyTorch's own, which only torch can read."""
     import torch
 
-    weights: dict[str, torch.Tensor] = {}
-    for path in sorted(folder.glob("pytorch_model*.bin")):
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, EOFError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-            reason = first_line(error)
-            raise ModelError(f"{path}: cannot be read ({reason})", expected="tensors by name, as torch.save wrote them") from None
-        if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
-            raise ModelError(f"{path}: holds more than tensors by name", expected="the weights alone, not a training's checkpoint")
-        weights.update(found)
-    for name, tensor in sorted(weights.items()):
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = first_line(error)
+        raise ModelError(f"{path}: cannot be read ({reason})", expected="tensors by name, as torch.save wrote them") from None
+    if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
+        raise ModelError(f"{path}: holds more than tensors by name", expected="the weights alone, not a training's checkpoint")
+    return {
         # Bytes rather than values, since NumPy knows no bfloat16.
-        content = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-        yield name, _Stored(str(tensor.dtype), list(tensor.shape), content.data)
+        name: _Stored(str(tensor.dtype), list(tensor.shape), tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        for name, tensor in found.items()
+    }

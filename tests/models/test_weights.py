@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from cprd_pipeline.errors import ModelError
 from cprd_pipeline.models.weights import tensors_digest
+from cprd_pipeline.store import digest_memory
 
 _DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu),
@@ -58,6 +59,23 @@ def test_it_does_not_depend_on_the_files(tmp_path: Path) -> None:
     content[-1] ^= 1
     path.write_bytes(content)
     assert tensors_digest(tmp_path) != known
+
+
+def test_one_changed_bit_counts_where_the_digest_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any of the files, and though another shard came first."""
+    monkeypatch.setattr(digest_memory, "WORTH_BYTES", 1)
+    monkeypatch.setattr(digest_memory, "_SETTLED_NS", -1)
+    for number in range(2):
+        save_file({str(number): torch.arange(4)}, tmp_path / f"model-{number}.safetensors")
+    known = tensors_digest(tmp_path)
+    assert tensors_digest(tmp_path) == known == digest_by_torch({str(number): torch.arange(4) for number in range(2)})
+    path = tmp_path / "model-1.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert tensors_digest(tmp_path) != known
+    (tmp_path / "model-0.safetensors").unlink()
+    assert tensors_digest(tmp_path) == digest_by_torch({"1": torch.tensor([0, 1, 2, 3 + 2**56])})
 
 
 @pytest.mark.parametrize("content", [b"", b"12345678", (16).to_bytes(8, "little") + b'{"a": ', b"\xff" * 40])
