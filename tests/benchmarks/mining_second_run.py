@@ -2,7 +2,8 @@
 
 The candidates are removed before each run, so that everything but the embedding is done again: fingerprint, search, Parquet.
 Once with brought vectors, once with an encoder folder of CLIP ViT-B/32's size (605 MB of random weights) whose vectors are in
-the cache; its first run digests the weights, the next ones remember. `beside` is what the run takes beyond the search. CPU seconds say more than the clock on a machine that is shared.
+the cache; its first run digests the weights, the next ones remember. `beside` is what the run takes beyond the search. CPU
+seconds say more than the clock on a machine that is shared.
 
 Run: `OMP_NUM_THREADS=1 python tests/benchmarks/mining_second_run.py [runs]`
 """
