@@ -63,8 +63,8 @@ class StepEncoder:
         counts = len(images.rows), len(captions.rows)
         own_images, own_captions = (self._processes.part(count) for count in counts)
         texts = self._augmenter.captions([self._texts[row] for row in captions.rows], step)[own_captions]
-        pixels_UCHW = self._augmenter.pictures(pixels_UCHW, step, own_images, counts[0])
-        image_pieces = towers.images(step, pixels_UCHW, own_images.start)
+        changes = self._augmenter.pictures(step, counts[0], pixels_UCHW.shape[1:])
+        image_pieces = towers.images(step, pixels_UCHW, own_images.start, changes)
         caption_pieces = towers.captions(step, texts, own_captions.start)
         images_UD, captions_VD = towers.gather(image_pieces, counts[0]), towers.gather(caption_pieces, counts[1])
         return Encoded(

@@ -87,7 +87,7 @@ class Learner:
         self._towers = Towers(student, settings.micro_batch, processes, settings.seed, compiled=settings.compile)
         self._listing = Listing(settings, knowledge, positives)
         self._objective = Objective(settings)
-        augmenter = Augmenter(settings.augmentation, student.image_processor.image_std, settings.seed)
+        augmenter = Augmenter(settings.augmentation, student.image_processor.image_std, settings.seed, student.device)
         self._encoder = StepEncoder(corpus.texts, augmenter, processes)
         self._banks = None
         if settings.items == "bank" and knowledge is not None:

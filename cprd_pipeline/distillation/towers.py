@@ -10,6 +10,7 @@ Shape suffixes: M images, N captions, D width of the common space, C H W of a pi
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cprd_pipeline.distillation.augment import PictureChanges
 from cprd_pipeline.distillation.precision import training_precision
 from cprd_pipeline.distillation.processes import Processes
 from cprd_pipeline.models.dual_encoder import DualEncoder
@@ -33,12 +35,16 @@ class Piece:
     Args:
         start: Number of its first item in the whole batch.
         features: With their graph, unless the piece is to be encoded again.
-        inputs: Of the tower, for encoding it again; None where that is not needed.
+        inputs: Of the tower, made once more for encoding it again; None where that is not needed.
     """
 
     start: int
     features: Float[Tensor, "n D"]
-    inputs: tuple[Tensor, ...] | None
+    inputs: "Inputs | None"
+
+
+Inputs = Callable[[], tuple[Tensor, ...]]
+"""Brings what a tower is given to its device."""
 
 
 class Towers:
@@ -63,16 +69,19 @@ class Towers:
             self._encode["images"] = torch.compile(student.embed_images)
             self._encode["captions"] = torch.compile(student.embed_texts, dynamic=True)
 
-    def images(self, step: int, pixels_MCHW: Float[Tensor, "n C H W"], start: int) -> list[Piece]:
+    def images(self, step: int, pixels_MCHW: Float[Tensor, "n C H W"], start: int, changes: PictureChanges) -> list[Piece]:
         """Encode this process' pictures.
 
         Args:
             step: Steps done.
             pixels_MCHW: Processed pictures.
             start: Number of the first one in the whole batch.
+            changes: Of the whole batch's pictures.
         """
         size = self._micro_batch or len(pixels_MCHW)
-        parts = [(start + at, (pixels_MCHW[at : at + size],)) for at in range(0, len(pixels_MCHW), size)]
+        parts = []
+        for at in range(0, len(pixels_MCHW), size):
+            parts.append((start + at, partial(self._pictures, pixels_MCHW[at : at + size], start + at, changes)))
         return self._pieces("images", step, parts)
 
     def captions(self, step: int, texts: Sequence[str], start: int) -> list[Piece]:
@@ -81,8 +90,15 @@ class Towers:
         parts = []
         for at in range(0, len(texts), size):
             tokens = self._student.tokens(texts[at : at + size])
-            parts.append((start + at, (tokens["input_ids"], tokens["attention_mask"])))
+            parts.append((start + at, partial(self._on_device, tokens["input_ids"], tokens["attention_mask"])))
         return self._pieces("captions", step, parts)
+
+    def _pictures(self, pixels_MCHW: Tensor, start: int, changes: PictureChanges) -> tuple[Tensor]:
+        (moved,) = self._on_device(pixels_MCHW)
+        return (changes.of(moved, start),)
+
+    def _on_device(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor.to(self._student.device, non_blocking=True) for tensor in tensors)
 
     def gather(self, pieces: Sequence[Piece], count: int) -> Float[Tensor, "N D"]:
         """Features of all processes as a leaf that collects gradients.
@@ -111,18 +127,18 @@ class Towers:
                 gradient = gradients_ND[piece.start : piece.start + len(features)]
                 torch.autograd.backward(features, gradient.to(features.dtype), retain_graph=keep_graph)
 
-    def _pieces(self, side: Side, step: int, parts: Sequence[tuple[int, tuple[Tensor, ...]]]) -> list[Piece]:
+    def _pieces(self, side: Side, step: int, parts: Sequence[tuple[int, Inputs]]) -> list[Piece]:
         again = len(parts) > 1
         with torch.set_grad_enabled(not again):
             return [Piece(start, self._run(side, step, start, inputs), inputs if again else None) for start, inputs in parts]
 
-    def _run(self, side: Side, step: int, start: int, inputs: tuple[Tensor, ...]) -> Tensor:
+    def _run(self, side: Side, step: int, start: int, inputs: Inputs) -> Tensor:
         # Named by step, side and first item, so that dropout repeats when a piece is encoded again or a run resumed, and
         # does not depend on how many processes there are.
         torch.manual_seed(_draw_seed(self._seed, step, side, start))
-        device = self._student.device
+        made = inputs()
         with training_precision(self._student):
-            return self._encode[side](*(tensor.to(device, non_blocking=True) for tensor in inputs))
+            return self._encode[side](*made)
 
 
 def _draw_seed(seed: int, step: int, side: Side, start: int) -> int:

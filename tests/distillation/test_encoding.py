@@ -33,7 +33,7 @@ def test_every_item_has_its_features_and_gives_back_its_gradients(tmp_path: Path
     student = student_of(tiny_clip(tmp_path / "student"))
     texts = [TEXTS[row] for row in (0, 1, 2, 1)]
     pictures, processes = pixels(student).double(), Processes()
-    encoder = StepEncoder(texts, Augmenter(Augmentation(), student.image_processor.image_std, 0), processes)
+    encoder = StepEncoder(texts, Augmenter(Augmentation(), student.image_processor.image_std, 0, student.device), processes)
     towers = Towers(student, micro_batch, processes, 0, compiled=False)
     encoded = encoder.encode(towers, 7, meeting(), pictures[ENCODED_IMAGES])
     assert [piece.start for piece in encoded.caption_pieces] == ([0, 1] if micro_batch == 1 else [0])

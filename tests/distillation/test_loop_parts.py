@@ -70,14 +70,31 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000005.pt"]
 
 
+def augmenter(settings: Augmentation, seed: int = 0) -> Augmenter:
+    return Augmenter(settings, STD, seed, torch.device("cpu"))
+
+
+def augmented(by: Augmenter, pixels: torch.Tensor, step: int) -> torch.Tensor:
+    return by.pictures(step, len(pixels), pixels.shape[1:]).of(pixels, 0)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 7])
+def test_a_picture_is_changed_alike_in_any_part(size: int) -> None:
+    """Of the step's pictures, as micro-batches and processes have them."""
+    pixels = torch.randn(7, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    changes = augmenter(ALL).pictures(3, 7, pixels.shape[1:])
+    parts = [changes.of(pixels[start : start + size], start) for start in range(0, 7, size)]
+    assert torch.equal(torch.cat(parts), changes.of(pixels, 0))
+
+
 def test_augmentation_repeats_for_a_step_and_differs_between_steps() -> None:
     """A resumed run sees what an uninterrupted one saw, whatever was drawn in between."""
     pixels = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(0))
-    fresh, used = Augmenter(ALL, STD, 1), Augmenter(ALL, STD, 1)
-    used.pictures(pixels, 0)
+    fresh, used = augmenter(ALL, 1), augmenter(ALL, 1)
+    augmented(used, pixels, 0)
     torch.rand(5)
-    assert torch.equal(fresh.pictures(pixels, 7), used.pictures(pixels, 7))
-    assert not torch.equal(fresh.pictures(pixels, 7), fresh.pictures(pixels, 8))
+    assert torch.equal(augmented(fresh, pixels, 7), augmented(used, pixels, 7))
+    assert not torch.equal(augmented(fresh, pixels, 7), augmented(fresh, pixels, 8))
     captions = ["one two three four five six"] * 5
     assert fresh.captions(captions, 7) == used.captions(captions, 7) != captions
 
@@ -85,8 +102,8 @@ def test_augmentation_repeats_for_a_step_and_differs_between_steps() -> None:
 def test_no_augmentation_changes_nothing() -> None:
     """All shares 0: the same tensors and texts."""
     pixels = torch.randn(2, 3, 8, 8)
-    nothing = Augmenter(Augmentation(), STD, 0)
-    assert torch.equal(nothing.pictures(pixels, 3), pixels)
+    nothing = augmenter(Augmentation())
+    assert torch.equal(augmented(nothing, pixels, 3), pixels)
     assert nothing.captions(["a b"], 3) == ["a b"]
 
 
@@ -95,7 +112,7 @@ def test_the_callers_pictures_stay_as_they_are(change: dict[str, float]) -> None
     """The same batch is augmented again where a second encoder sees it, and the loop keeps pictures for the next epoch."""
     pixels = torch.rand(5, 3, 12, 12)
     before = pixels.clone()
-    changed = Augmenter(Augmentation.model_validate(change), STD, 0).pictures(pixels, 1)
+    changed = augmented(augmenter(Augmentation.model_validate(change)), pixels, 1)
     assert torch.equal(pixels, before)
     assert not torch.equal(changed, before)
 
@@ -105,23 +122,23 @@ def test_a_shift_moves_whole_pictures_and_repeats_the_border() -> None:
     ramp = torch.arange(64.0).view(1, 1, 8, 8).expand(1, 3, 8, 8)
     padded = torch.nn.functional.pad(ramp, (1, 1, 1, 1), mode="replicate")
     windows = {(y, x): padded[0, :, y : y + 8, x : x + 8] for y in range(3) for x in range(3)}
-    augmenter, seen = Augmenter(Augmentation(shift_pixels=1), STD, 0), set()
+    shifts, seen = augmenter(Augmentation(shift_pixels=1)), set()
     for step in range(100):
-        shifted = augmenter.pictures(ramp.clone(), step)[0]
+        shifted = augmented(shifts, ramp, step)[0]
         seen |= {offset for offset, window in windows.items() if torch.equal(shifted, window)}
     assert seen == set(windows)
 
 
 def test_noise_has_the_stated_spread() -> None:
     """10 of 255 is 10/127.5 once the processor has divided by a deviation of 0.5."""
-    noisy = Augmenter(Augmentation(noise=10), STD, 0).pictures(torch.zeros(64, 3, 16, 16), 0)
+    noisy = augmented(augmenter(Augmentation(noise=10)), torch.zeros(64, 3, 16, 16), 0)
     assert float(noisy.std()) == pytest.approx(10 / 127.5, rel=0.02)
 
 
 @given(words=st.lists(st.sampled_from(["red", "circle", "left", "of"]), min_size=1, max_size=9), step=st.integers(0, 99))
 def test_word_dropout_keeps_order_and_at_least_one_word(words: list[str], step: int) -> None:
     """What is left is a subsequence, never empty."""
-    (left,) = Augmenter(Augmentation(word_dropout=0.9), STD, 0).captions([" ".join(words)], step)
+    (left,) = augmenter(Augmentation(word_dropout=0.9)).captions([" ".join(words)], step)
     remaining = iter(words)
     assert left
     assert all(word in remaining for word in left.split())

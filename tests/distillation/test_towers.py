@@ -6,11 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
+from cprd_pipeline.distillation.augment import PictureChanges
 from cprd_pipeline.distillation.processes import Processes
 from cprd_pipeline.distillation.towers import Towers
 from cprd_pipeline.models.dual_encoder import DualEncoder
 from tests.tiny_encoders import tiny_clip, tiny_siglip
 
+UNCHANGED = PictureChanges(0, None, None, None, None, torch.zeros(0, dtype=torch.int64))
 TEXTS = ["a b c", "d", "e f g h", "b c", "x y", "z z z"]
 
 
@@ -31,7 +33,7 @@ def gradients(student: DualEncoder, micro_batch: int | None) -> tuple[float, dic
     """Loss and gradients of a contrastive loss through `Towers`."""
     student.model.zero_grad()
     towers = Towers(student, micro_batch, Processes(), 0, compiled=False)
-    pieces = {"images": towers.images(3, pixels(student), 0), "captions": towers.captions(3, TEXTS, 0)}
+    pieces = {"images": towers.images(3, pixels(student), 0, UNCHANGED), "captions": towers.captions(3, TEXTS, 0)}
     leaves = {side: towers.gather(found, len(TEXTS)) for side, found in pieces.items()}
     loss = torch.nn.functional.cross_entropy(leaves["images"] @ leaves["captions"].T * 10, torch.arange(len(TEXTS)))
     loss.backward()
@@ -77,8 +79,8 @@ def test_a_piece_that_is_encoded_again_draws_the_same_dropout(tmp_path: Path) ->
 def test_pieces_that_are_encoded_again_keep_no_graph(tmp_path: Path) -> None:
     """Memory of a step follows the micro-batch: only a single piece has its graph from the start."""
     student = student_of(tiny_clip(tmp_path / "clip"))
-    cut = Towers(student, 4, Processes(), 0, compiled=False).images(0, pixels(student), 0)
-    whole = Towers(student, 6, Processes(), 0, compiled=False).images(0, pixels(student), 0)
+    cut = Towers(student, 4, Processes(), 0, compiled=False).images(0, pixels(student), 0, UNCHANGED)
+    whole = Towers(student, 6, Processes(), 0, compiled=False).images(0, pixels(student), 0, UNCHANGED)
     assert [(piece.start, len(piece.features)) for piece in cut] == [(0, 4), (4, 2)]
     assert not any(piece.features.requires_grad for piece in cut)
     assert whole[0].features.requires_grad

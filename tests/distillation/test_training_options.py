@@ -94,9 +94,9 @@ def _batch_that_repeats(sampler: Sampler, step: int) -> BatchRows:
 
 
 def _counting(images: Callable[..., list[Piece]], counts: list[int]) -> Callable[..., list[Piece]]:
-    def counted(towers: Towers, step: int, pixels: torch.Tensor, start: int) -> list[Piece]:
+    def counted(towers: Towers, step: int, pixels: torch.Tensor, *rest: object) -> list[Piece]:
         counts.append(len(pixels))
-        return images(towers, step, pixels, start)
+        return images(towers, step, pixels, *rest)
 
     return counted
 
