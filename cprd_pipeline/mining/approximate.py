@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from cprd_pipeline.mining.gpus import GPU_MAX_ITEMS, place
 from cprd_pipeline.mining.index_file import StoredIndex
 from cprd_pipeline.mining.rescoring import (
     EMPTY,
@@ -30,7 +31,8 @@ from cprd_pipeline.mining.search import GROWTH, MARGIN
 class Finder(Protocol):
     """What finds items in an index."""
 
-    gpus: int
+    gpus: tuple[int, ...]
+    left_to_cpu: int
     parameters: dict[str, int]
 
     def find(self, queries: Vectors, fetch: int, growth: int) -> Positions:
@@ -83,8 +85,7 @@ class ApproximateSearch:
         return {
             "kind": self._recipe["kind"],
             "parameters": parameters | self._finder.parameters | {"refine": self._refine},
-            "device": "gpu" if self._finder.gpus else "cpu",
-            "gpus": self._finder.gpus,
+            **place(self._finder.gpus, self._finder.left_to_cpu),
             "bytes": self._stored.bytes,
             "build_seconds": self._stored.build_seconds,
             "reused": self._stored.reused,
@@ -100,6 +101,9 @@ class ApproximateSearch:
     def _fill_alike(self, keys: Positions, queries: Vectors, pending: Positions, k: int, spare: int, excluded: Excluded) -> None:
         """Fill the keys of queries that exclude up to `spare` items each."""
         fetch = min(len(self), (k + MARGIN) * self._refine + spare)
+        if self._finder.gpus and k + MARGIN + spare <= GPU_MAX_ITEMS:
+            # A little less to refine from is better than the CPU in place of the GPUs.
+            fetch = min(fetch, GPU_MAX_ITEMS)
         step = max(1, FETCHED_ITEMS // fetch)
         growth = 1
         while len(pending):

@@ -42,7 +42,8 @@ class Filters:
     @property
     def costly(self) -> bool:
         """Whether so many items may be filtered that a deeper fetch at once is better than a second one."""
-        return not self.idle and (set(self.relations) - {"same_text"} != set() or self.settings.in_force().keys() > {"same_text"})
+        # Few captions have the same text.
+        return bool(self.settings.in_force().keys() - {"same_text"})
 
     def copies(self, owners: Int64[np.ndarray, " N"], items: Int64[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
         """Whether an earlier item of the same owner has the same text but for case and space."""

@@ -15,9 +15,23 @@ from cprd_pipeline.mining.contents import Contents
 from cprd_pipeline.mining.relations import SameGroup
 from cprd_pipeline.mining.search import Excluded
 from cprd_pipeline.mining.sides import Sides, pairs_by_owner
+from cprd_pipeline.store.atomic import checksum
 
 _READABLE = "a .csv or .parquet file"
 _ID_COLUMNS = ("image_id", "caption_id")
+
+
+def digest_groups(path: Path) -> str:
+    """Digest of the file's bytes, by which it is a part of what the output is made from.
+
+    Raises:
+        CorpusError: There is no such file. A folder of Parquet files, which Arrow reads too, has no one digest.
+    """
+    if path.is_dir():
+        raise CorpusError(f"{path}: is a folder", expected=_READABLE, do="write its parts into one file")
+    if not path.is_file():
+        raise CorpusError(f"{path}: there is no such file", expected=_READABLE, do="mend filters.groups")
+    return checksum(path)
 
 
 def same_group(path: Path, column: str, corpus: Corpus, split: Split, sides: Sides) -> SameGroup:
@@ -65,9 +79,10 @@ def _read(path: Path, column: str) -> tuple[pa.StringArray, Int64[np.ndarray, " 
             do="rename its columns, or set filters.group_column",
         )
     (ids, groups) = (_texts(path, table, name) for name in (sides[0], column))
-    if ids.null_count or groups.null_count:
+    # No text at all is no group either: CSV cannot tell the two apart, Parquet can.
+    if empty := sum(pc.fill_null(pc.equal(values, ""), True).true_count for values in (ids, groups)):
         raise CorpusError(
-            f"{path}: {ids.null_count + groups.null_count} empty values",
+            f"{path}: {empty} empty values",
             expected="an id and a group on every line",
             do="leave out the lines of items without a group",
         )
@@ -91,8 +106,6 @@ def _table(path: Path) -> pa.Table:
         raise CorpusError(f"{path}: cannot tell what kind of file this is", expected=_READABLE, do="mend filters.groups")
     try:
         return pq.read_table(path) if path.suffix.lower() == ".parquet" else _csv(path)
-    except FileNotFoundError:
-        raise CorpusError(f"{path}: there is no such file", expected=_READABLE, do="mend filters.groups") from None
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise CorpusError(f"{path}: cannot be read ({first_line(error)})", expected=f"{_READABLE} in UTF-8") from None
 

@@ -59,7 +59,8 @@ class HnswFinder:
         settings: For `ef_search`.
     """
 
-    gpus = 0
+    gpus: tuple[int, ...] = ()
+    left_to_cpu = 0
 
     def __init__(self, index: Any, settings: IndexSettings) -> None:
         self._faiss: Any = load_faiss()

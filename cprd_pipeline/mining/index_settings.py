@@ -18,14 +18,17 @@ class IndexSettings(Settings):
         nlist: Cells of an IVF index; null is 4 times the square root of the items.
         nprobe: Cells that a query looks into; null is a 32nd of them, at least 8.
         train_sample: Vectors from which an IVF index learns its cells; null is 64 a cell.
-        pq_m: Bytes of a vector in `ivf_pq`, a divisor of the width; null is about a quarter of the width, at most 64.
+        pq_m: Bytes of a vector in `ivf_pq`, a divisor of the width; null is about a quarter of the width, at most 64. GPUs can
+            only some (see `gpus.PQ_SIZES`, from which null chooses): with another one the CPU searches.
         refine: Items fetched per wanted item and then ranked by their true similarity; null is 8 for `ivf_pq`, otherwise 1.
+            GPUs fetch no more than 2048 for it.
         hnsw_m: Neighbours of a vector in `hnsw`.
         ef_construction: Vectors looked at to place one in `hnsw`.
         ef_search: Vectors looked at by a query in `hnsw`, at least as many as are fetched; null is 256.
         float16: Half the memory: on GPUs for `exact` (same result), everywhere for `ivf_flat` and `hnsw`; lookup tables on
-            GPUs for `ivf_pq`.
-        gpus: `all` that FAISS can use, the index cut into as many shards, or the first `one`; there is no `hnsw` on GPUs.
+            GPUs for `ivf_pq`, where above 48 bytes of a vector they always are.
+        gpus: `all` that FAISS can use, the index cut into as many shards, or the first `one`; a device `cuda:N` is that one
+            alone. There is no `hnsw` on GPUs.
         recall_sample: Queries whose exact candidates an approximate index is compared with; 0 compares none.
         seed: Of the training sample and of what training draws.
     """

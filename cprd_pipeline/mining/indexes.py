@@ -1,5 +1,6 @@
 """The search that the settings ask for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cprd_pipeline.mining.approximate import ApproximateSearch, Finder
@@ -7,7 +8,7 @@ from cprd_pipeline.mining.hnsw import HnswFinder, HnswRecipe
 from cprd_pipeline.mining.index_file import Recipe, stored_index
 from cprd_pipeline.mining.index_settings import IndexSettings
 from cprd_pipeline.mining.ivf import IvfFinder, IvfRecipe, cells_and_sample
-from cprd_pipeline.mining.search import ExactSearch, Search, Vectors, usable_gpus
+from cprd_pipeline.mining.search import ExactSearch, Search, Vectors
 
 _REFINE_PQ = 8
 
@@ -34,7 +35,7 @@ def make_search(
     cache: Path,
     query_block: int,
     index_block: int,
-    gpus: bool,
+    gpus: Sequence[int],
 ) -> Search:
     """A search among vectors; an approximate index is built, or read where an earlier run left it.
 
@@ -45,7 +46,7 @@ def make_search(
         cache: The cache folder; indexes lie in its `indexes`.
         query_block: Queries searched together.
         index_block: Vectors that an exact search looks at together.
-        gpus: Whether GPUs are wanted; where FAISS has none the CPU searches, as `describe` says.
+        gpus: Numbers of the GPUs to search on, as `choose_gpus` gives them; none for the CPU.
 
     Raises:
         SettingsError: A setting does not fit the number of vectors or their width.
@@ -53,20 +54,13 @@ def make_search(
         MissingDependencyError: faiss is not installed.
     """
     if index.kind == "exact":
-        return ExactSearch(
-            vectors,
-            query_block=query_block,
-            index_block=index_block,
-            gpus=gpus,
-            one_gpu=index.gpus == "one",
-            float16=index.float16,
-        )
+        return ExactSearch(vectors, query_block=query_block, index_block=index_block, gpus=gpus, float16=index.float16)
     recipe: Recipe = HnswRecipe.choose(index) if index.kind == "hnsw" else IvfRecipe.choose(index, *vectors.shape)
     stored = stored_index(recipe, vectors, identity, cache / "indexes")
     finder: Finder
     if index.kind == "hnsw":
         finder = HnswFinder(stored.index, index)
     else:
-        finder = IvfFinder(stored.index, index, usable_gpus(one=index.gpus == "one") if gpus else 0)
+        finder = IvfFinder(stored.index, index, gpus)
     refine = index.refine or (_REFINE_PQ if index.kind == "ivf_pq" else 1)
     return ApproximateSearch(vectors, stored, finder, recipe.as_json(), query_block=query_block, refine=refine)

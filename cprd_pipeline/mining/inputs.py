@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.mining.earlier import open_earlier
+from cprd_pipeline.mining.groups import digest_groups
 from cprd_pipeline.mining.settings import MineSettings
-from cprd_pipeline.store.atomic import checksum
 from cprd_pipeline.store.folder import InputFolder
 
 
@@ -43,6 +43,7 @@ def open_inputs(settings: MineSettings, corpus: Corpus, encoder: str) -> Inputs:
 
     Raises:
         StoreError: A folder is missing, damaged or of another corpus.
+        CorpusError: There is no group file.
     """
     sampler = settings.sampler
     rankings = sampler.rankings if sampler.kind == "teacher" else None
@@ -52,6 +53,5 @@ def open_inputs(settings: MineSettings, corpus: Corpus, encoder: str) -> Inputs:
         encoder,
         tuple(open_earlier(path, "candidates", corpus) for path in settings.merge),
         open_earlier(rankings, "rankings", corpus) if rankings is not None else None,
-        # A file that is not there is an error of who reads it.
-        checksum(groups) if groups is not None and groups.is_file() else None,
+        digest_groups(groups) if groups is not None else None,
     )

@@ -4,6 +4,7 @@ Shape suffixes: Q queries, F fetched items, D width, P probed cells, N all vecto
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from cprd_pipeline.errors import SettingsError
 from cprd_pipeline.mining.faiss_loader import load_faiss
-from cprd_pipeline.mining.gpus import GPU_MAX_ITEMS, to_gpus
+from cprd_pipeline.mining.gpus import GPU_MAX_ITEMS, PQ_SIZES, Gpus
 from cprd_pipeline.mining.index_settings import IndexSettings
 from cprd_pipeline.mining.rescoring import Excluded, Positions, Vectors
 from cprd_pipeline.mining.search import ExactSearch
@@ -96,17 +97,19 @@ class IvfFinder:
     Args:
         index: FAISS's.
         settings: For `nprobe`, and for GPUs' float16.
-        gpus: GPUs to search on; 0 is the CPU, which also takes what is above a GPU's limits.
+        gpus: GPUs to search on; none is the CPU, which also takes what is above a GPU's limits.
     """
 
-    def __init__(self, index: Any, settings: IndexSettings, gpus: int) -> None:
+    def __init__(self, index: Any, settings: IndexSettings, gpus: Sequence[int]) -> None:
         self._faiss: Any = load_faiss()
         self._index = index
         self._index.parallel_mode = _PARALLEL_QUERIES
         self._nprobe = min(index.nlist, settings.nprobe or max(8, -(-index.nlist // 32)))
         self._centres = ExactSearch(index.quantizer.reconstruct_n(0, index.nlist))
-        self._on_gpus: Any = to_gpus(self._faiss, index, gpus, float16=settings.float16) if gpus else None
-        self.gpus = gpus
+        self._gpus = Gpus(gpus) if gpus else None
+        self._on_gpus: Any = self._gpus.hold_ivf(index, float16=settings.float16) if self._gpus else None
+        self.gpus = tuple(gpus)
+        self.left_to_cpu = 0
         self.parameters = {"nprobe": self._nprobe}
 
     def is_exhausted(self, growth: int) -> bool:
@@ -125,14 +128,14 @@ class IvfFinder:
             int64 [Q, F]; -1 where there is no further item in the cells.
         """
         probes = min(self._index.nlist, self._nprobe * growth)
-        positions: Positions
-        if self._on_gpus is not None and max(fetch, probes) <= GPU_MAX_ITEMS:
-            _, positions = self._on_gpus.search(queries, fetch, params=self._faiss.SearchParametersIVF(nprobe=probes))
-            return positions
+        if self._gpus is not None and max(fetch, probes) <= GPU_MAX_ITEMS:
+            return self._gpus.search(self._on_gpus, queries, fetch, params=self._faiss.SearchParametersIVF(nprobe=probes))[1]
+        self.left_to_cpu += len(queries) if self._gpus is not None else 0
         # FAISS's own choice of cells rounds differently in a batch of another size.
         none = Excluded(np.zeros(len(queries) + 1, dtype=np.int64), np.empty(0, dtype=np.int64))
         cells = self._centres.top(queries, probes, none)
         self._index.nprobe = probes
+        positions: Positions
         _, positions = self._index.search_preassigned(queries, fetch, cells.positions, cells.similarities)
         return positions
 
@@ -163,7 +166,8 @@ def cells_and_sample(settings: IndexSettings, count: int) -> tuple[int, int]:
 
 def _choose_pq_m(wanted: int | None, width: int) -> int:
     if wanted is None:
-        return max(size for size in range(1, max(1, min(_PQ_LARGEST, width // 4)) + 1) if width % size == 0)
+        # Also where no GPU is: an index file serves any machine.
+        return max(size for size in PQ_SIZES if size <= max(1, min(_PQ_LARGEST, width // 4)) and width % size == 0)
     if width % wanted:
         raise SettingsError(f"index.pq_m is {wanted}", expected=f"a divisor of {width}, the width of the vectors")
     return wanted

@@ -33,14 +33,14 @@ class Workshop:
         inputs: Of the stage.
         split: The split.
         sides: Of the split.
-        gpus: Whether to search on GPUs.
+        gpus: GPUs to search on; none for the CPU.
     """
 
     settings: MineSettings
     inputs: Inputs
     split: Split
     sides: Sides
-    gpus: bool
+    gpus: tuple[int, ...]
 
     def check(self) -> None:
         """Read what may be wrong before hours of embedding.

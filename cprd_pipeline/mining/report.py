@@ -9,6 +9,7 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from cprd_pipeline.mining.advice import advise
+from cprd_pipeline.mining.gpus import gpus_title
 from cprd_pipeline.mining.settings import MineSettings
 from cprd_pipeline.mining.sides import Sides
 from cprd_pipeline.mining.summary import summarise
@@ -75,7 +76,7 @@ def make_report(settings: MineSettings, sides: Sides, ran: Ran) -> StageReport:
     )
 
 
-def _ids(ids: pa.StringArray, rows: Int64[np.ndarray, " N"]) -> pa.StringArray:
+def _ids(ids: pa.LargeStringArray, rows: Int64[np.ndarray, " N"]) -> pa.LargeStringArray:
     return ids.take(pa.array(rows))
 
 
@@ -117,7 +118,7 @@ def _filter_rows(directions: dict[str, dict[str, Any]]) -> list[tuple[str, str]]
 
 def _index_rows(indexes: Mapping[str, dict[str, Any]]) -> list[tuple[str, str]]:
     """What searched and where, recall of approximate indexes, and what became of older ones."""
-    searches = sorted({f"{found['kind']} on {_place(found['gpus'])}" for found in indexes.values()})
+    searches = sorted({f"{found['kind']} on {_place(found)}" for found in indexes.values()})
     rows = [("search", ", ".join(searches))] if searches else []
     rows += [
         (f"recall of {found['kind']}, {direction}", f"{found['recall']:.4f} against exact search")
@@ -128,5 +129,6 @@ def _index_rows(indexes: Mapping[str, dict[str, Any]]) -> list[tuple[str, str]]:
     return [*rows, ("old indexes removed", f"{freed:,} bytes")] if freed else rows
 
 
-def _place(gpus: int) -> str:
-    return f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "cpu"
+def _place(found: dict[str, Any]) -> str:
+    left = found["left_to_cpu"]
+    return gpus_title(found["gpu_ids"]) + (f", {left:,} searches of more than these can on the cpu" if left else "")

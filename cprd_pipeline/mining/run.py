@@ -1,25 +1,27 @@
 """The stage `mine`: embeds a split, searches both directions, writes candidates part by part."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.mining.candidates import Direction, Miner
+from cprd_pipeline.mining.gpus import choose_gpus
 from cprd_pipeline.mining.inputs import open_inputs
 from cprd_pipeline.mining.miners import DIRECTIONS, Workshop
+from cprd_pipeline.mining.parts import check_parts, cut_parts
 from cprd_pipeline.mining.recall import recall
 from cprd_pipeline.mining.report import Ran, make_report
-from cprd_pipeline.mining.search import ExactSearch, Excluded, count_gpus
+from cprd_pipeline.mining.search import ExactSearch, Excluded
 from cprd_pipeline.mining.settings import MineSettings
 from cprd_pipeline.mining.sides import Sides, group_sides
-from cprd_pipeline.models.device import CPU, device_name, dtype_name
+from cprd_pipeline.models.device import device_name, dtype_name
 from cprd_pipeline.models.embeddings import CorpusEmbeddings, embed_corpus
 from cprd_pipeline.models.encoder_identity import encoder_fingerprint
 from cprd_pipeline.progress import progress_bar
+from cprd_pipeline.store.conclusion import conclude, earlier_report
 from cprd_pipeline.store.folder import OutputWriter
-from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
+from cprd_pipeline.store.report import StageReport, Stopwatch
 
 
 def run(settings: MineSettings) -> StageReport:
@@ -27,29 +29,29 @@ def run(settings: MineSettings) -> StageReport:
 
     Raises:
         CorpusError: The split is empty, one of its sides has a single content, so that nothing can be a negative, or the
-            group file does not fit the corpus.
-        SettingsError: k is larger than a side of the split, or the index does not fit it.
+            group file is not there or does not fit the corpus.
+        SettingsError: k is larger than a side of the split, the parts are too small for it, or the index does not fit it.
         StoreError: An earlier round is missing, damaged, or of another corpus or split.
         ModelError: The encoder cannot be loaded, or gave NaN or a zero vector.
         MissingDependencyError: faiss is not installed.
     """
     corpus = Corpus(settings.corpus)
     split = corpus.split(settings.split)
+    check_parts(max(len(split.images), len(split.captions)), settings.part_queries)
     device = device_name(settings.device)
     dtype = dtype_name(settings.dtype, device)
     inputs = open_inputs(settings, corpus, encoder_fingerprint(settings.encoder, dtype))
     writer = OutputWriter(settings.output, "candidates", settings.in_force(), inputs.digests())
-    current = writer.is_current()
-    if current and (earlier := earlier_report(settings.report, settings.output)) is not None:
+    if (earlier := earlier_report(settings.report, writer)) is not None:
         return earlier
     watch = Stopwatch()
     with watch.measure("grouping"):
         sides = group_sides(corpus, split, settings.k)
     indexes: dict[str, dict[str, Any]] = {}
-    if not current:
+    if not writer.is_current():
         # FAISS is looked for before hours of embedding, not after.
         # Its GPUs are its own affair: torch may see none, and brought embeddings need no torch.
-        workshop = Workshop(settings, inputs, split, sides, count_gpus() > 0 and settings.device != CPU)
+        workshop = Workshop(settings, inputs, split, sides, choose_gpus(settings.device, settings.index))
         if missing := _missing_parts(workshop, writer):
             with watch.measure("grouping"):
                 workshop.check()
@@ -67,7 +69,7 @@ def run(settings: MineSettings) -> StageReport:
                 )
             indexes = _mine(workshop, embeddings, missing, writer, watch)
         writer.finish()
-    return make_report(settings, sides, Ran(device, dtype, indexes, watch.seconds)).save(settings.report)
+    return conclude(make_report(settings, sides, Ran(device, dtype, indexes, watch.seconds)), settings.report, writer)
 
 
 _Parts = dict[Direction, list[tuple[str, int, int]]]
@@ -78,7 +80,7 @@ def _missing_parts(workshop: Workshop, writer: OutputWriter) -> _Parts:
     sides, size = workshop.sides, workshop.settings.part_queries
     missing: _Parts = {}
     for direction in DIRECTIONS:
-        parts = [part for part in _parts(direction, _queries(sides, direction), size) if not writer.has(part[0])]
+        parts = [part for part in cut_parts(direction, _queries(sides, direction), size) if not writer.has(part[0])]
         if parts:
             missing[direction] = parts
     return missing
@@ -86,11 +88,6 @@ def _missing_parts(workshop: Workshop, writer: OutputWriter) -> _Parts:
 
 def _queries(sides: Sides, direction: Direction) -> int:
     return len((sides.images if direction == "i2t" else sides.captions).ids)
-
-
-def _parts(direction: Direction, count: int, size: int) -> Iterator[tuple[str, int, int]]:
-    for number, start in enumerate(range(0, count, size)):
-        yield f"{direction}-{number:05d}.parquet", start, min(start + size, count)
 
 
 def _mine(
@@ -104,15 +101,17 @@ def _mine(
         for direction, parts in missing.items():
             with watch.measure("indexing"):
                 miner = workshop.miner(direction, embeddings)
-            indexes[direction] = miner.search.describe()
             for name, start, stop in parts:
                 with watch.measure("searching"):
                     table = miner.part(start, stop)
                 with watch.measure("writing"):
                     writer.write_table(name, table)
                 bar.advance(stop - start, direction)
+            indexes[direction] = miner.search.describe()
             with watch.measure("recall of the index"):
                 indexes[direction] |= _recall(workshop, miner, embeddings)
+            # The GPUs let go of its index before that of the other direction comes there.
+            del miner
     return indexes
 
 

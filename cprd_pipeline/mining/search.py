@@ -7,14 +7,14 @@ result, the query is searched again with more items, in the end with all.
 Shape suffixes: Q queries, F fetched items, D width, K wanted items, N any list.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from cprd_pipeline.mining.faiss_loader import load_faiss
-from cprd_pipeline.mining.gpus import GPU_MAX_ITEMS, to_gpus
+from cprd_pipeline.mining.gpus import GPU_MAX_ITEMS, Gpus, place
 from cprd_pipeline.mining.rescoring import EMPTY, FETCHED_ITEMS, dot, key_similarities, pair_similarities, rank, unpack
 from cprd_pipeline.mining.rescoring import Excluded as Excluded
 from cprd_pipeline.mining.rescoring import Positions as Positions
@@ -60,21 +60,12 @@ class Search(Protocol):
         """
 
     def describe(self) -> dict[str, Any]:
-        """What searches and where, as JSON: kind, parameters, device (`cpu` or `gpu`), gpus, bytes, build_seconds.
+        """What searches and where, as JSON: kind, parameters, what `gpus.place` says, bytes, build_seconds.
 
         `bytes` are those of the index; `build_seconds` is null where there is nothing to build.
+        After the searches, since only then it is known what was left to the CPU.
         An approximate search adds what became of its index file.
         """
-
-
-def count_gpus() -> int:
-    """GPUs that FAISS can use; where there are none, its GPU functions give empty indexes or abort the process."""
-    return int(load_faiss().get_num_gpus())
-
-
-def usable_gpus(*, one: bool) -> int:
-    """GPUs to search on: all, or the first alone; 0 where there are none."""
-    return min(count_gpus(), 1) if one else count_gpus()
 
 
 class ExactSearch:
@@ -84,8 +75,7 @@ class ExactSearch:
         vectors: float32 [N, D], finite; on GPUs with float16 each component below 65,504.
         query_block: Queries searched together.
         index_block: Vectors searched together; on GPUs they must fit into their memory.
-        gpus: Whether to search on GPUs (those that `count_gpus` counts) or on the CPU.
-        one_gpu: Whether the first of them is enough.
+        gpus: Numbers of the GPUs to search on, as `choose_gpus` gives them; none for the CPU.
         float16: Whether GPUs keep the vectors in float16: half the memory, more fetching, the same result.
     """
 
@@ -95,15 +85,14 @@ class ExactSearch:
         *,
         query_block: int = 1024,
         index_block: int = 4_194_304,
-        gpus: bool = False,
-        one_gpu: bool = False,
+        gpus: Sequence[int] = (),
         float16: bool = False,
     ) -> None:
         self._vectors = vectors
         self._query_block = query_block
-        self._gpus = usable_gpus(one=one_gpu) if gpus else 0
-        self._float16 = float16 and self._gpus > 0
-        self._finder = _Finder(vectors, index_block, self._gpus, self._float16)
+        self._gpus = gpus
+        self._float16 = float16 and len(gpus) > 0
+        self._finder = _Finder(vectors, index_block, Gpus(gpus) if gpus else None, self._float16)
         self._longest = float(np.sqrt(max((float(dot(part, part).max()) for part in _cut(vectors, 4096)), default=0.0)))
 
     def __len__(self) -> int:
@@ -126,8 +115,7 @@ class ExactSearch:
         return {
             "kind": "exact",
             "parameters": {"float16": self._float16},
-            "device": "gpu" if self._gpus else "cpu",
-            "gpus": self._gpus,
+            **place(self._gpus, self._finder.left_to_cpu),
             "bytes": self._vectors.size * (2 if self._float16 else 4),
             "build_seconds": None,
         }
@@ -163,7 +151,9 @@ class ExactSearch:
         """The most by which FAISS's similarity of any item may differ from the true one, [Q]."""
         lengths = np.sqrt(dot(queries, queries))
         # |float32 sum - true sum| <= roundoff * D * |q| |x| for any order of summation (Higham 2002, section 3.1).
-        error: npt.NDArray[np.float64] = _ROUNDOFF * queries.shape[1] * self._longest * lengths
+        # Tensor cores, which multiply float16, may cut a sum's last bits off where others round them: twice the error.
+        roundoff = 2 * _ROUNDOFF if self._float16 else _ROUNDOFF
+        error: npt.NDArray[np.float64] = roundoff * queries.shape[1] * self._longest * lengths
         if self._float16:
             # Both sides are rounded, relatively, or absolutely where a component is tiny.
             error += 2 * _ROUNDOFF_16 * self._longest * lengths
@@ -172,15 +162,16 @@ class ExactSearch:
 
 
 class _Finder:
-    """FAISS, on GPUs or on the CPU."""
+    """FAISS, on GPUs or on the CPU; `left_to_cpu` counts the searches of a query that were too much for a GPU."""
 
-    def __init__(self, vectors: Vectors, index_block: int, gpus: int, float16: bool) -> None:
+    def __init__(self, vectors: Vectors, index_block: int, gpus: Gpus | None, float16: bool) -> None:
         self._faiss: Any = load_faiss()
         self._vectors = vectors
         self._index_block = index_block
         self._gpus = gpus
         self._float16 = float16
-        self._resident: Any = self._to_gpus(vectors) if gpus and len(vectors) <= index_block else None
+        self._resident: Any = gpus.hold_flat(vectors, float16=float16) if gpus and len(vectors) <= index_block else None
+        self.left_to_cpu = 0
 
     def find(self, queries: Vectors, fetch: int) -> tuple[Positions, npt.NDArray[np.float64]]:
         """The `fetch` best by FAISS's inner product, in no order, and the lowest of them: int64 [Q, F], float64 [Q]."""
@@ -196,18 +187,14 @@ class _Finder:
     def _search(self, queries: Vectors, start: int, fetch: int) -> tuple[Vectors, Positions]:
         block = self._vectors[start : start + self._index_block]
         count = min(fetch, len(block))
-        if self._gpus and count <= GPU_MAX_ITEMS:
-            index = self._resident or self._to_gpus(block)
-            similarities, positions = index.search(queries, count)
+        if self._gpus is not None and count <= GPU_MAX_ITEMS:
+            index = self._gpus.hold_flat(block, float16=self._float16) if self._resident is None else self._resident
+            similarities, positions = self._gpus.search(index, queries, count)
         else:
+            self.left_to_cpu += len(queries) if self._gpus is not None else 0
             # What IndexFlatIP does, without its copy of the vectors.
             similarities, positions = self._faiss.knn(queries, block, count, metric=self._faiss.METRIC_INNER_PRODUCT)
         return similarities, positions + start
-
-    def _to_gpus(self, vectors: Vectors) -> Any:
-        index = self._faiss.IndexFlatIP(vectors.shape[1])
-        index.add(vectors)
-        return to_gpus(self._faiss, index, self._gpus, float16=self._float16)
 
 
 def _cut(array: npt.NDArray[Any], size: int) -> Iterator[npt.NDArray[Any]]:

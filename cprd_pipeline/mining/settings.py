@@ -121,7 +121,7 @@ class MineSettings(StageSettings):
         merge: Candidates folders of earlier rounds, whose lists are added to this round's.
         output: Candidates folder.
         report: Where the stage's report goes.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`; FAISS then searches on all GPUs, on none, on all, or on that one alone.
         dtype: Number type of the encoder; `auto` is bfloat16 on a GPU, float32 elsewhere.
         batch_size: Items that go through the encoder together.
         workers: Processes that decode and preprocess images; 0: the stage's own does.

@@ -59,6 +59,10 @@ def embed_items(
         model = load_encoder(encoder, device, dtype)
         _embed_images(model, corpus, *images, batch_size, workers)
         _embed_captions(model, corpus, *captions, batch_size)
+    del model
+    if device.type == "cuda":
+        # What computes next may not be torch, which would keep the memory: FAISS's indexes want it.
+        torch.cuda.empty_cache()
 
 
 def _cut(rows: Rows, size: int) -> Iterator[Rows]:

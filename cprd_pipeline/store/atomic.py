@@ -14,6 +14,9 @@ from cprd_pipeline.store.leftovers import make_aside, remove_leftovers
 
 CHECKSUM_BYTES = 16
 
+_NO_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS})
+"""Why a file cannot have a second name: another disk, or a file system that knows none."""
+
 
 def write_file(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a file of the same name in a temporary folder beside `path`, then sync and rename it.
@@ -89,37 +92,36 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=CHECKSUM_BYTES)).hexdigest()
 
 
-def move_folder(source: Path, target: Path) -> None:
-    """Put a finished folder in place, replacing an older one; works across file systems.
+def place_folder(source: Path, target: Path) -> None:
+    """Put a finished folder in place, replacing an older one; `source` stays, and on the same disk shares its files.
 
-    A crash leaves either the old folder, or none while `source` is still whole, or the new one.
+    A crash leaves either the old folder, or none, or the new one.
     """
     make_folder(target.parent)
-    retired = target.with_name(f".{target.name}.old")
-    staged = source
+    retired, staged = target.with_name(f".{target.name}.old"), target.with_name(f".{target.name}.new")
     try:
-        shutil.rmtree(retired, ignore_errors=True)
-        if not _same_disk(source, target.parent):
-            staged = target.with_name(f".{target.name}.new")
-            shutil.rmtree(staged, ignore_errors=True)
-            shutil.copytree(source, staged)
-            for file in staged.rglob("*"):
-                if file.is_file():
-                    sync_file(file)
+        for left in (retired, staged):
+            shutil.rmtree(left, ignore_errors=True)
+        shutil.copytree(source, staged, copy_function=_link)
         if target.exists():
             os.rename(target, retired)
         os.rename(staged, target)
         sync_folder(target.parent)
     except OSError as error:
-        if staged != source:
-            shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(staged, ignore_errors=True)
         raise machine_error(error, target) from error
     shutil.rmtree(retired, ignore_errors=True)
-    shutil.rmtree(source, ignore_errors=True)
 
 
-def _same_disk(one: Path, other: Path) -> bool:
-    return one.stat().st_dev == other.stat().st_dev
+def _link(source: str, target: str) -> None:
+    """A second name of a file; a copy on another disk, or where the file system has no such names."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        shutil.copyfile(source, target)
+        sync_file(Path(target))
 
 
 def machine_error(error: OSError, path: Path) -> MachineError:

@@ -1,13 +1,14 @@
 """Output folders: parts written one by one, a manifest written last, readers that check both.
 
 An output is staged in `<cache>/state/<stage>/<fingerprint>/output`, where a killed run finds its finished parts again,
-and moved into place whole. DVC deletes outputs before it runs a stage, so nothing resumable may lie inside one.
+and put into place whole. DVC deletes outputs before it runs a stage, so nothing resumable may lie inside one.
 """
 
 import json
 import os
 import shutil
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from cprd_pipeline.errors import StoreError
 from cprd_pipeline.store.atomic import (
     checksum,
     make_folder,
-    move_folder,
+    place_folder,
     sync_file,
     sync_folder,
     write_bytes,
@@ -30,6 +31,7 @@ from cprd_pipeline.store.atomic import (
 from cprd_pipeline.store.fingerprint import json_digest
 from cprd_pipeline.store.leftovers import remove_leftovers
 from cprd_pipeline.store.places import MANIFEST, check_output_place
+from cprd_pipeline.store.run_lock import hold, let_go
 from cprd_pipeline.store.schemas import SCHEMA_VERSION
 
 JOURNAL = "_parts"
@@ -89,20 +91,31 @@ class OutputWriter:
         inputs: As in `Manifest`.
 
     Raises:
-        StoreError: Something that no stage of this kind wrote lies at the target.
+        StoreError: Something that no stage of this kind wrote lies at the target, or another process is making it.
         MachineError: Target or state cannot be written.
     """
 
     def __init__(self, target: Path, kind: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
         self.target = target
         self._plan = Manifest(kind, dict(settings), dict(inputs))
-        self.state = cache_folder() / "state" / kind / self._plan.identity
+        self.state = cache_folder() / "state" / kind / self.identity
         self.folder = self.state / "output"
         self._parts: dict[str, Part] = {}
-        if not self.is_current():
+        # A run that fails is done with its state when its writer is gone.
+        self._let_go: Callable[[], object] | None = None
+        self._current = self._is_there()
+        if not self._current:
             check_output_place(target, kind)
             make_folder(self.folder)
+            hold(self.state, target)
+            self._let_go = weakref.finalize(self, let_go, self.state)
+            # Whoever held it until now may have finished.
+            self._current = self._is_there()
+        if self._current:
+            self.forget_state()
+        else:
             remove_leftovers(self.folder)
+            (self.folder / MANIFEST).unlink(missing_ok=True)  # of a run that got as far as putting it into place
             self._parts = self._recover()
 
     @property
@@ -115,14 +128,24 @@ class OutputWriter:
         """Digests of what the output is made from."""
         return self._plan.inputs
 
+    @property
+    def identity(self) -> str:
+        """Of the output: digest of all that determines its bytes."""
+        return self._plan.identity
+
     def is_current(self) -> bool:
         """Whether the target already holds exactly this output, whole and unchanged."""
+        return self._current
+
+    def _is_there(self) -> bool:
         try:
             existing = InputFolder(self.target, self._plan.kind)
+            if existing.manifest.identity != self.identity:
+                return False
             existing.verify()
         except StoreError:
             return False
-        return existing.manifest.identity == self._plan.identity
+        return True
 
     def has(self, name: str) -> bool:
         """Whether a part is already there, from this run or from one that was killed."""
@@ -154,7 +177,7 @@ class OutputWriter:
         self._record(name, None)
 
     def finish(self) -> Manifest:
-        """Write the manifest and move the folder into place; the resumable state goes with it.
+        """Write the manifest and put the folder into place; the resumable state stays until `forget_state`.
 
         Raises:
             StoreError: A part is gone: another run of the same command, at the same time, has moved it into place.
@@ -171,9 +194,18 @@ class OutputWriter:
         for stray in self.folder.rglob("*"):
             if stray.is_file() and stray.name != MANIFEST and str(stray.relative_to(self.folder)) not in self._parts:
                 stray.unlink()
-        move_folder(self.folder, self.target)
-        shutil.rmtree(self.state, ignore_errors=True)
+        place_folder(self.folder, self.target)
+        self._current = True
         return manifest
+
+    def forget_state(self) -> None:
+        """Remove what a killed run would go on from.
+
+        Not before all that follows from the output is written: DVC removes the output of a stage that failed after it.
+        """
+        shutil.rmtree(self.state, ignore_errors=True)
+        if self._let_go is not None:
+            self._let_go()
 
     def _journal(self, name: str) -> Path:
         return self.state / JOURNAL / f"{name.replace('/', '~')}.json"
@@ -198,7 +230,7 @@ class OutputWriter:
                 aside = self.state / "damaged" / part.name
                 aside.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, aside)
-                print(f"{path}: changed after it was written; kept as {aside}, made again", file=sys.stderr)
+                print(f"{path}: changed after it was written; made again; kept as {aside} until the run ends", file=sys.stderr)
         return found
 
 

@@ -35,6 +35,7 @@ class StageReport:
         seconds: Wall-clock seconds per part of the run.
         up_to_date: Nothing was done because the output was already there.
         machine: Versions, processor count and platform.
+        identity: Of the output that it is about; empty where there is none.
     """
 
     stage: str
@@ -44,6 +45,7 @@ class StageReport:
     seconds: dict[str, float] = field(default_factory=dict)
     up_to_date: bool = False
     machine: dict[str, Any] = field(default_factory=dict)
+    identity: str = ""
 
     def save(self, path: Path) -> "StageReport":
         """Write the report, the machine's description filled in; returns what was written."""
@@ -114,19 +116,3 @@ class Stopwatch:
             yield
         finally:
             self.seconds[part] = round(self.seconds.get(part, 0.0) + time.perf_counter() - start, 3)
-
-
-def earlier_report(path: Path, output: Path) -> StageReport | None:
-    """The report of an earlier run, marked as up to date; None when there is none, or it is about another output.
-
-    Args:
-        path: The report.
-        output: What it must be about.
-    """
-    try:
-        report = read_report(path)
-    except StoreError:
-        return None
-    if report.settings.get("output") != output.as_posix():
-        return None
-    return StageReport(**{**asdict(report), "up_to_date": True})

@@ -65,7 +65,7 @@ def mine(folder: Path, asking: str, kind: str) -> dict[str, object]:
 
     started = time.process_time()
     search = make_search(
-        items, IndexSettings(kind=kind), identity=asking, cache=folder, query_block=1024, index_block=1 << 22, gpus=False
+        items, IndexSettings(kind=kind), identity=asking, cache=folder, query_block=1024, index_block=1 << 22, gpus=()
     )
     built = time.process_time()
     found = 0

@@ -151,7 +151,7 @@ def mined(world: World, corpus: Corpus, settings: MineSettings, part: int = 4) -
     """Rows of both directions, made part by part."""
     split = corpus.split("train")
     sides = group_sides(corpus, split, settings.k)
-    workshop = Workshop(settings, open_inputs(settings, corpus, "encoder"), split, sides, gpus=False)
+    workshop = Workshop(settings, open_inputs(settings, corpus, "encoder"), split, sides, gpus=())
     workshop.check()
     images, captions = np.array(world.images)[sides.images.first], np.array(world.captions)[sides.captions.first]
     vectors = CorpusEmbeddings(world.image_vectors[images], world.caption_vectors[captions], "encoder", 0.0)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cprd_pipeline.errors import MachineError, SettingsError
-from cprd_pipeline.mining import approximate, index_file, ivf, search
+from cprd_pipeline.mining import approximate, gpus, index_file
+from cprd_pipeline.mining.gpus import choose_gpus
 from cprd_pipeline.mining.index_settings import IndexSettings
 from cprd_pipeline.mining.indexes import make_search
 from cprd_pipeline.mining.ivf import IvfRecipe
@@ -43,11 +44,10 @@ def some_excluded(queries: int, items: int, most: int, seed: int = 0) -> Exclude
 
 
 def searcher(vectors: Vectors, cache: Path, *, identity: str = "these", query_block: int = 1024, **changes: object) -> Search:
-    """What `make_search` gives on the CPU."""
+    """What `make_search` gives, on the CPU where no GPUs are named."""
     index = IndexSettings.model_validate(changes)
-    return make_search(
-        vectors, index, identity=identity, cache=cache, query_block=query_block, index_block=10**6, gpus="gpus" in changes
-    )
+    chosen = choose_gpus("auto", index) if "gpus" in changes else ()
+    return make_search(vectors, index, identity=identity, cache=cache, query_block=query_block, index_block=10**6, gpus=chosen)
 
 
 def rows_of(top: TopItems) -> list[list[tuple[int, np.float32]]]:
@@ -151,22 +151,48 @@ def test_gpus_are_used_within_their_limits(kind: str, cache: Path, monkeypatch: 
     """With two (pretended) GPUs both search, never for above 2048 items; the CPU takes over there; similarities stay true."""
     expected = searcher(ITEMS, cache, kind=kind, nprobe=64).top(QUERIES, 20, EXCLUDED)
     pretended = PretendedGpus(2)
-    monkeypatch.setattr(search, "load_faiss", lambda: pretended)
-    monkeypatch.setattr(ivf, "load_faiss", lambda: pretended)
+    monkeypatch.setattr(gpus, "load_faiss", lambda: pretended)
     found = searcher(ITEMS, cache, kind=kind, nprobe=64, float16=kind == "ivf_pq", gpus="all")
     clone = pretended.clones[-1]
-    assert (found.describe()["device"], found.describe()["gpus"], clone.gpus) == ("gpu", 2, 2)
+    assert (found.describe()["device"], found.describe()["gpu_ids"], clone.gpus) == ("gpu", [0, 1], (0, 1))
     if kind == "ivf_flat":
         assert rows_of(found.top(QUERIES, 20, EXCLUDED)) == rows_of(expected)
     assert found.top(QUERIES[:2], 3000, some_excluded(2, 6000, 0)).counts.tolist() == [3000, 3000]
-    assert all(items <= 2048 for items, _ in clone.asked)
+    assert found.describe()["left_to_cpu"] >= 2
     one = searcher(ITEMS, cache, kind=kind, gpus="one")
-    assert (one.describe()["gpus"], pretended.clones[-1].gpus) == (1, 1)
+    assert (one.describe()["gpus"], pretended.clones[-1].gpus) == (1, (0,))
+
+
+@pytest.mark.parametrize(("k", "searched"), [(300, [2048]), (2000, [2048]), (2033, [])])
+def test_gpus_search_wherever_they_can_give_what_is_needed(
+    k: int, searched: list[int], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight items a wanted one are more than a GPU gives from k = 241 on; fewer will do down to the wanted ones and a margin."""
+    pretended = PretendedGpus()
+    monkeypatch.setattr(gpus, "load_faiss", lambda: pretended)
+    found = searcher(ITEMS, cache, kind="ivf_pq", nprobe=153, gpus="all")
+    assert found.top(QUERIES[:3], k, some_excluded(3, 6000, 0)).counts.tolist() == [k] * 3
+    assert [items for items, _ in pretended.clones[-1].asked] == searched
+    assert found.describe()["left_to_cpu"] == (0 if searched else 3)
+
+
+@pytest.mark.parametrize(("pq_m", "float16"), [(48, False), (64, True), (96, True)])
+def test_large_codes_have_look_up_tables_that_fit_a_gpu(
+    pq_m: int, float16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four bytes for each of 256 values of 64 bytes are more than a GPU's 48 KB: they are kept in two bytes there."""
+    pretended = PretendedGpus(2)
+    monkeypatch.setattr(gpus, "load_faiss", lambda: pretended)
+    vectors = unit(np.random.default_rng(0).standard_normal((300, 192)))
+    found = searcher(vectors, tmp_path, kind="ivf_pq", nlist=1, pq_m=pq_m, gpus="all")
+    assert found.top(vectors[:2], 3, some_excluded(2, 300, 0)).positions[:, 0].tolist() == [0, 1]
+    (clone,) = pretended.clones
+    assert (clone.float16, len(clone.asked)) == (float16, 1)
 
 
 def test_hnsw_stays_on_the_cpu(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAISS has no HNSW for GPUs; the output says that the CPU searched."""
-    monkeypatch.setattr(search, "load_faiss", PretendedGpus)
+    monkeypatch.setattr(gpus, "load_faiss", PretendedGpus)
     found = searcher(ITEMS, cache, kind="hnsw", gpus="all").describe()
     assert (found["device"], found["gpus"]) == ("cpu", 0)
 
@@ -190,6 +216,8 @@ def test_what_is_described(tmp_path: Path) -> None:
         "parameters": chosen,
         "device": "cpu",
         "gpus": 0,
+        "gpu_ids": [],
+        "left_to_cpu": 0,
         "bytes": file.stat().st_size,
         "build_seconds": first["build_seconds"],
         "reused": False,
@@ -208,10 +236,11 @@ def test_what_is_described(tmp_path: Path) -> None:
         (1_000_000, 64, (4000, 256_000, 16)),
         (100_000_000, 768, (40_000, 2_560_000, 64)),
         (10_000, 3, (256, 10_000, 1)),
+        (10_000, 300, (256, 10_000, 20)),
     ],
 )
 def test_nulls_are_chosen_by_size(count: int, width: int, expected: tuple[int, int, int]) -> None:
-    """Cells, training sample and bytes a vector grow with the corpus and the width."""
+    """Cells, training sample and bytes a vector grow with the corpus and the width; GPUs cannot the 60 bytes of a width of 300."""
     recipe = IvfRecipe.choose(IndexSettings(kind="ivf_pq"), count, width)
     assert (recipe.nlist, recipe.train_sample, recipe.pq_m) == expected
 

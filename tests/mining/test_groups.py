@@ -11,8 +11,10 @@ import pytest
 
 from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.mining import groups
-from cprd_pipeline.mining.groups import same_group
+from cprd_pipeline.mining.groups import digest_groups, same_group
+from cprd_pipeline.mining.inputs import open_inputs
 from cprd_pipeline.mining.relations import SameGroup
+from cprd_pipeline.mining.settings import MineSettings
 from cprd_pipeline.mining.sides import group_sides
 from tests.mining.small_world import World
 
@@ -75,7 +77,31 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, content:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """With the setting that names it."""
     with pytest.raises(CorpusError, match=r"g.csv: there is no such file; .*mend filters.groups"):
-        read(tmp_path, tmp_path / "g.csv")
+        digest_groups(tmp_path / "g.csv")
+
+
+def test_a_folder_of_parquet_files_is_no_group_file(tmp_path: Path) -> None:
+    """Arrow would read it, but a change in it would go unseen: a file's digest is a part of what the output is made from."""
+    world = World([0, 1, 2, 3], [3, 5, 6, 7], {(n, n) for n in range(4)}, np.eye(4), np.eye(12), 0)
+    corpus = world.write(tmp_path / "corpus")
+    folder = tmp_path / "groups.parquet"
+    folder.mkdir()
+    pq.write_table(pa.table({"image_id": ["i00"], "group": ["a"]}), folder / "part-0.parquet")
+    settings = MineSettings.model_validate({"filters": {"groups": folder}})
+    with pytest.raises(CorpusError, match=r"groups.parquet: is a folder; expected a .csv or .parquet file; .*into one file$"):
+        open_inputs(settings, corpus, "encoder")
+
+
+@pytest.mark.parametrize("name", ["g.csv", "g.parquet"])
+def test_no_text_at_all_is_no_group(tmp_path: Path, name: str) -> None:
+    """In Parquet as in CSV, for ids too; else all items without a group would share one."""
+    columns = {"image_id": ["i00", "i01", ""], "group": ["", "a", "a"]}
+    if name == "g.csv":
+        (tmp_path / name).write_text("image_id,group\ni00,\ni01,a\n,a\n")
+    else:
+        pq.write_table(pa.table({**columns, "image_id": [*columns["image_id"][:2], None]}), tmp_path / name)
+    with pytest.raises(CorpusError, match="2 empty values; expected an id and a group on every line"):
+        read(tmp_path, tmp_path / name)
 
 
 def test_another_encoding_is_named(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ VECTORS = np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
 def search(cache: Path, identity: str) -> Search:
     """A search whose index is kept under an identity of the vectors."""
     index = IndexSettings(kind="hnsw", hnsw_m=4)
-    return make_search(VECTORS, index, identity=identity, cache=cache, query_block=8, index_block=100, gpus=False)
+    return make_search(VECTORS, index, identity=identity, cache=cache, query_block=8, index_block=100, gpus=())
 
 
 def made(cache: Path, identity: str, used: float) -> list[Path]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import torch
 
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.errors import CorpusError, MissingDependencyError, ModelError, SettingsError
-from cprd_pipeline.mining import candidates, miners, search
+from cprd_pipeline.mining import candidates, gpus, miners, parts, search
 from cprd_pipeline.mining import run as stage
+from cprd_pipeline.mining.parts import cut_parts
+from cprd_pipeline.mining.search import Search
 from cprd_pipeline.mining.settings import MineSettings
 from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.models.embeddings import embed_corpus
@@ -249,6 +252,30 @@ def test_a_k_that_no_query_can_get_is_refused(tmp_path: Path, clip_folder: Path)
         stage.run(mine_settings(tmp_path, corpus, clip_folder, k=5))
 
 
+def test_more_parts_than_their_names_can_order_are_refused(
+    tmp_path: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything else is done, with the smallest size that will do; were the limit three parts, for twelve captions four."""
+    corpus = simple_corpus(tmp_path / "corpus", 6)
+    monkeypatch.setattr(parts, "MOST_PARTS", 3)
+    refused = mine_settings(tmp_path, corpus, tmp_path / "no encoder", part_queries=3)
+    message = (
+        r"^part_queries is 3, which cuts 12 queries into 4 parts; expected at most 3 parts .*; set part_queries to at least 4$"
+    )
+    with pytest.raises(SettingsError, match=message):
+        stage.run(refused)
+    stage.run(mine_settings(tmp_path, corpus, clip_folder, part_queries=4))
+    assert len(InputFolder(tmp_path / "candidates", "candidates").part_names("t2i-")) == 3
+
+
+def test_as_many_parts_as_are_allowed_are_in_the_order_of_their_names() -> None:
+    """Every reader takes them so."""
+    names = [name for name, _, _ in cut_parts("i2t", parts.MOST_PARTS, 1)]
+    parts.check_parts(len(names), 1)
+    assert names == sorted(names)
+    assert names[-1] == "i2t-99999.parquet"
+
+
 def test_no_candidates_at_all_is_no_list(tmp_path: Path, clip_folder: Path) -> None:
     """Where every item is a positive, the lists are empty and counted as such."""
     images = [("a", random_image(1), "train"), ("b", random_image(2), "train")]
@@ -269,25 +296,58 @@ def test_missing_faiss_is_said_before_anything_is_embedded(
     def missing() -> None:
         raise MissingDependencyError("faiss cannot be imported")
 
-    monkeypatch.setattr(search, "load_faiss", missing)
+    monkeypatch.setattr(gpus, "load_faiss", missing)
     settings = mine_settings(tmp_path, simple_corpus(tmp_path / "corpus", 6), clip_folder)
     with pytest.raises(MissingDependencyError, match="faiss"):
         stage.run(settings)
     assert not (tmp_path / "cache" / "embeddings").exists()
 
 
-@pytest.mark.parametrize(("device", "place"), [("auto", "2 GPUs"), ("cpu", "cpu")])
+@pytest.mark.parametrize(
+    ("device", "place", "ids"), [("auto", "2 GPUs (0, 1)", [0, 1]), ("cuda:1", "GPU 1", [1]), ("cpu", "cpu", [])]
+)
 def test_the_output_says_where_was_searched(
-    device: str, place: str, tmp_path: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+    device: str, place: str, ids: list[int], tmp_path: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FAISS's (pretended) GPUs are taken unless the CPU was asked for, even where torch sees none; the candidates are the same."""
     corpus = tangled_corpus(tmp_path / "corpus")
     stage.run(mine_settings(tmp_path, corpus, clip_folder, output=tmp_path / "plain"))
-    monkeypatch.setattr(search, "load_faiss", lambda: PretendedGpus(2))
+    monkeypatch.setattr(gpus, "load_faiss", lambda: PretendedGpus(2))
+    monkeypatch.setattr(stage, "device_name", lambda choice: "cpu")
     report = stage.run(mine_settings(tmp_path, corpus, clip_folder, device=device))
     assert dict(report.table)["search"] == f"exact on {place}"
-    assert {found["gpus"] for found in report.results["indexes"].values()} == {2 if device == "auto" else 0}
+    assert [found["gpu_ids"] for found in report.results["indexes"].values()] == [ids, ids]
     assert rows_of(tmp_path / "candidates") == rows_of(tmp_path / "plain")
+
+
+def test_the_output_says_what_gpus_left_to_the_cpu(tmp_path: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were a GPU's limit 20 items, every image's search for 6 of 30 captions and the margin of 16 would pass it."""
+    corpus = tangled_corpus(tmp_path / "corpus")
+    monkeypatch.setattr(gpus, "load_faiss", PretendedGpus)
+    monkeypatch.setattr(search, "GPU_MAX_ITEMS", 20)
+    monkeypatch.setattr(stage, "device_name", lambda choice: "cpu")
+    found = stage.run(mine_settings(tmp_path, corpus, clip_folder, device="auto"))
+    left = found.results["indexes"]["i2t"]["left_to_cpu"]
+    assert left >= 24
+    assert f"exact on GPU 0, {left} searches of more than these can on the cpu" in dict(found.table)["search"]
+
+
+def test_one_direction_lets_go_of_its_index_before_the_other_is_made(
+    tmp_path: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPUs have room for the larger of the two, not for both."""
+    searches: list[weakref.ref[Search]] = []
+    make_search = miners.make_search
+
+    def noted(*given: Any, **options: Any) -> Search:
+        assert [made() for made in searches] == [None] * len(searches)
+        made = make_search(*given, **options)
+        searches.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(miners, "make_search", noted)
+    stage.run(mine_settings(tmp_path, simple_corpus(tmp_path / "corpus", 6), clip_folder))
+    assert len(searches) == 2
 
 
 def test_an_encoder_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """Output folders: whole or not there, parts found again after a kill, damage reported."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +25,7 @@ def writer_of(folder: Path, **settings: object) -> OutputWriter:
 
 
 def test_a_finished_folder_reads_back(tmp_path: Path) -> None:
-    """Parts, rows and settings are in the manifest; the state is gone."""
+    """Parts, rows and settings are in the manifest; the state is gone when it is let go of."""
     writer = writer_of(tmp_path, k=3)
     writer.write_table("a.parquet", TABLE)
     writer.write_json("b.json", {"x": 1})
@@ -31,7 +34,10 @@ def test_a_finished_folder_reads_back(tmp_path: Path) -> None:
     assert folder.table("a.parquet").equals(TABLE)
     assert [(part.name, part.rows) for part in folder.manifest.parts] == [("a.parquet", 3), ("b.json", None)]
     assert folder.manifest.settings == {"k": 3}
+    assert writer.state.exists()
+    writer.forget_state()
     assert not writer.state.exists()
+    assert folder.table("a.parquet").equals(TABLE)
 
 
 def test_nothing_is_in_place_before_finish(tmp_path: Path) -> None:
@@ -173,13 +179,63 @@ def test_two_runs_at_once_break_nothing(tmp_path: Path) -> None:
     for writer in (first, second):
         writer.write_table("a.parquet", TABLE)
     first.finish()
+    first.forget_state()
     second.write_table("b.parquet", TABLE)
     with pytest.raises(StoreError, match=r"a\.parquet: is gone; another run of the same command.*start this one again"):
         second.finish()
     InputFolder(tmp_path / "out", "candidates").verify()
 
 
-def test_another_disk_that_is_full_is_one_line_and_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_that_was_removed_after_it_was_finished_is_put_back(tmp_path: Path) -> None:
+    """As DVC does with that of a stage that failed later: no part is made again, and the bytes are the same."""
+    writer = writer_of(tmp_path)
+    writer.write_table("a.parquet", TABLE)
+    writer.finish()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    shutil.rmtree(tmp_path / "out")
+    again = writer_of(tmp_path)
+    assert again.has("a.parquet")
+    again.finish()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_what_is_found_finished_leaves_no_state(tmp_path: Path) -> None:
+    """The state of a run that was killed after the output was put into place."""
+    writer = writer_of(tmp_path)
+    writer.write_table("a.parquet", TABLE)
+    writer.finish()
+    assert writer_of(tmp_path).is_current()
+    assert not writer.state.exists()
+
+
+def test_another_identity_is_seen_without_reading_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An output of other settings may hold terabytes."""
+    writer = writer_of(tmp_path)
+    writer.write_table("a.parquet", TABLE)
+    writer.finish()
+    monkeypatch.setattr(InputFolder, "verify", None)
+    assert not writer_of(tmp_path, k=2).is_current()
+
+
+@pytest.mark.parametrize("reason", [errno.EXDEV, errno.EPERM, errno.ENOTSUP])
+def test_where_files_have_no_second_names_they_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int) -> None:
+    """On another disk, or on one that knows no links."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(atomic.os, "link", refuse)
+    writer = writer_of(tmp_path)
+    writer.write_table("a.parquet", TABLE)
+    writer.finish()
+    InputFolder(tmp_path / "out", "candidates").verify()
+    assert (tmp_path / "out" / "a.parquet").stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("call", ["link", "copyfile"])
+def test_a_disk_that_is_full_is_one_line_and_keeps_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     """Of a copy that fails nothing stays, and the finished parts are found again."""
     older = writer_of(tmp_path)
     older.write_table("a.parquet", TABLE)
@@ -187,12 +243,14 @@ def test_another_disk_that_is_full_is_one_line_and_keeps_what_was_there(tmp_path
     newer = writer_of(tmp_path, k=2)
     newer.write_table("a.parquet", TABLE)
 
-    def fail(source: Path, target: Path) -> None:
-        target.mkdir()
-        raise shutil.Error([(str(source), str(target), "[Errno 28] No space left on device: 'a'")])
+    def refuse(reason: int) -> Callable[..., None]:
+        def refused(*_: object) -> None:
+            raise OSError(reason, os.strerror(reason))
 
-    monkeypatch.setattr(atomic.shutil, "copytree", fail)
-    monkeypatch.setattr(atomic, "_same_disk", lambda *_: False)
+        return refused
+
+    monkeypatch.setattr(atomic.os, "link", refuse(errno.ENOSPC if call == "link" else errno.EXDEV))
+    monkeypatch.setattr(atomic.shutil, "copyfile", refuse(errno.ENOSPC))
     with pytest.raises(MachineError, match=r"out: the disk is full; free some space and run the same command again"):
         newer.finish()
     assert InputFolder(tmp_path / "out", "candidates").manifest.settings == {}
