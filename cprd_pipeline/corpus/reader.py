@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cprd_pipeline.corpus.formats.records import ImageRecord
+from cprd_pipeline.corpus.lookup import IdLookup
 from cprd_pipeline.corpus.packing import PackedImages
 from cprd_pipeline.corpus.roots import Root, parse_root
 from cprd_pipeline.errors import CorpusError
@@ -28,10 +28,14 @@ class Items:
         ids: Unique ids; as an Arrow array they take a fraction of the time and memory of Python's strings.
         digests: Content digests, uint8 [N, 16].
         splits: Split name of each.
+
+    Attributes:
+        arrow_ids: The ids, with offsets of 64 bits: a side's ids may be more than the 2 GiB that those of 32 reach.
     """
 
-    def __init__(self, ids: Sequence[str] | pa.StringArray, digests: DigestArray, splits: npt.NDArray[np.object_]) -> None:
-        self.arrow_ids: pa.StringArray = ids if isinstance(ids, pa.Array) else pa.array(ids, pa.string())
+    def __init__(self, ids: Sequence[str] | pa.Array, digests: DigestArray, splits: npt.NDArray[np.object_]) -> None:
+        strings = ids if isinstance(ids, pa.Array) else pa.array(ids, pa.string())
+        self.arrow_ids: pa.LargeStringArray = strings.cast(pa.large_string())
         self.digests = digests
         self.splits = splits
 
@@ -48,6 +52,11 @@ class Items:
     def row_of(self) -> dict[str, int]:
         """Row of each id."""
         return {item: row for row, item in enumerate(self.ids)}
+
+    @cached_property
+    def lookup(self) -> IdLookup:
+        """Finds the rows of many ids at a time; made once for all who ask."""
+        return IdLookup(self.arrow_ids)
 
     @cached_property
     def first_with_digest(self) -> Rows:
@@ -134,15 +143,18 @@ class Corpus:
 
 
 def _items(table: pa.Table, id_column: str) -> Items:
-    ids = table[id_column].combine_chunks()
-    if pc.count_distinct(ids).as_py() != len(ids):
+    # One array of `string` ends at 2 GiB, so chunks are combined only as something else.
+    ids = table[id_column].cast(pa.large_string()).combine_chunks()
+    splits = table["split"].dictionary_encode().combine_chunks()
+    # One Python string a split, not one an item.
+    names = np.asarray(splits.dictionary.to_pylist(), dtype=np.object_)
+    items = Items(ids, column_digests(table["digest"].combine_chunks()), names[splits.indices.to_numpy()])
+    # An id that occurs twice is found at its first row.
+    if ids.null_count or (items.lookup.rows(ids) != np.arange(len(ids))).any():
         raise CorpusError(
             f"{id_column} occurs twice in a corpus table", expected="unique ids", do="run `cprd-pipeline prepare` again"
         )
-    splits = table["split"].combine_chunks().dictionary_encode()
-    # One Python string a split, not one an item.
-    names = np.asarray(splits.dictionary.to_pylist(), dtype=np.object_)
-    return Items(ids, column_digests(table["digest"].combine_chunks()), names[splits.indices.to_numpy()])
+    return items
 
 
 def column_digests(column: pa.FixedSizeBinaryArray) -> DigestArray:
@@ -163,16 +175,16 @@ def look_up_ids(items: Items, ids: Sequence[str], where: str) -> Rows:
         raise _unknown(error.args[0], where) from None
 
 
-def look_up_column(items: Items, ids: pa.StringArray | pa.ChunkedArray, where: str) -> Rows:
+def look_up_column(items: Items, ids: pa.Array | pa.ChunkedArray, where: str) -> Rows:
     """Rows of the ids of a column, int64 [N].
 
     Raises:
         CorpusError: As `look_up_ids`.
     """
-    rows = pc.index_in(ids, value_set=items.arrow_ids)
-    if rows.null_count:
-        raise _unknown(ids.filter(pc.is_null(rows))[0].as_py(), where)
-    return np.asarray(rows.to_numpy(), dtype=np.int64)
+    try:
+        return items.lookup.rows(ids)
+    except KeyError as error:
+        raise _unknown(error.args[0], where) from None
 
 
 def _unknown(item: str, where: str) -> CorpusError:

@@ -56,8 +56,6 @@ class RankingsReader:
     def __init__(self, folders: Sequence[InputFolder], corpus: Corpus) -> None:
         self._folders = folders
         self._images, self._captions = _Side(corpus.images), _Side(corpus.captions)
-        # Kept for the next time: a look-up hashes all ids of a side, which takes longer than finding a part's queries.
-        self._query_rows: dict[tuple[str, Direction], Rows] = {}
 
     def parts(self) -> Iterator[RankingsPart]:
         """All parts, one direction at a time.
@@ -77,9 +75,7 @@ class RankingsReader:
     def _part(self, rows: pa.Table, direction: Direction, where: str) -> RankingsPart:
         queries, items = (self._images, self._captions) if direction == "i2t" else (self._captions, self._images)
         candidates, positives = (rows[name].combine_chunks() for name in ("candidate_ids", "positive_ids"))
-        if (where, direction) not in self._query_rows:
-            self._query_rows[where, direction] = queries.rows(rows["query_id"].combine_chunks(), where)
-        query_rows = self._query_rows[where, direction]
+        query_rows = queries.rows(rows["query_id"].combine_chunks(), where)
         lengths = np.concatenate([pc.list_value_length(lists).to_numpy() for lists in (candidates, positives)])
         item_rows = items.rows(pa.concat_arrays([candidates.flatten(), positives.flatten()]), where)
         count = len(candidates.flatten())
@@ -105,17 +101,15 @@ class _Side:
 
     def __init__(self, items: Items) -> None:
         self.canonical = items.first_with_digest
-        self._ids = items.arrow_ids
+        self._lookup = items.lookup
 
-    def rows(self, ids: Any, where: str) -> Rows:
-        rows = pc.index_in(ids, value_set=self._ids)
-        if rows.null_count:
-            first = ids[pc.index(pc.is_null(rows), True).as_py()].as_py()
+    def rows(self, ids: pa.Array, where: str) -> Rows:
+        try:
+            return self._lookup.rows(ids)
+        except KeyError as error:
             raise StoreError(
-                f"{where}: {first!r} is not in the corpus", expected="ids of this corpus", do="run score-teacher again"
-            )
-        found: Rows = rows.to_numpy().astype(np.int64)
-        return found
+                f"{where}: {error.args[0]!r} is not in the corpus", expected="ids of this corpus", do="run score-teacher again"
+            ) from None
 
 
 def _values(rows: pa.Table, name: str) -> npt.NDArray[Any]:

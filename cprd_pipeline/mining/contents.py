@@ -1,12 +1,14 @@
 """One side of a split seen by content: which ids are the same picture or the same text."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cprd_pipeline.corpus.lookup import IdLookup
 from cprd_pipeline.corpus.reader import Items, Rows
 from cprd_pipeline.store.fingerprint import digest_keys
 
@@ -26,7 +28,7 @@ class Contents:
         offsets: Content g has `members[offsets[g] : offsets[g + 1]]`, int64 [G + 1].
     """
 
-    ids: pa.StringArray
+    ids: pa.LargeStringArray
     id_rank: Positions
     of_row: Positions
     first: Positions
@@ -35,6 +37,11 @@ class Contents:
 
     def __len__(self) -> int:
         return len(self.first)
+
+    @cached_property
+    def lookup(self) -> IdLookup:
+        """Finds rows by their ids; made once for all who ask."""
+        return IdLookup(self.ids)
 
     @property
     def copies(self) -> Positions:

@@ -18,6 +18,7 @@ from cprd_pipeline.store.folder import InputFolder
 from cprd_pipeline.store.schemas import CANDIDATES, RANKINGS, check_schema
 
 _SCHEMAS = {"candidates": CANDIDATES, "rankings": RANKINGS}
+_READ = ("query_id", "candidate_ids", "teacher_scores")
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class EarlierLists:
         self._starts = np.concatenate([[0], np.cumsum([rows[name] for name in self._names])]).astype(np.int64)
         if self._starts[-1] != len(queries.ids):
             raise self._foreign(f"{self._starts[-1]:,} {direction} queries", f"the {len(queries.ids):,} of the split")
+        # The part that was read last: an earlier round may have far larger parts than the blocks that are asked for.
+        self._kept: tuple[str, pa.Table] | None = None
 
     def of(self, start: int, stop: int) -> EarlierItems:
         """Lists of the queries from `start` up to `stop`; items of one content are one item.
@@ -87,26 +90,36 @@ class EarlierLists:
             StoreError: The folder is damaged, or has other queries or items than the split.
         """
         table = self._rows(start, stop)
-        if table["query_id"].combine_chunks() != self._queries.ids.slice(start, stop - start):
+        queries = self._queries.ids.slice(start, stop - start)
+        if table["query_id"].combine_chunks().cast(queries.type) != queries:
             raise self._foreign("queries of another split", "those of the split that is mined")
         lists = table["candidate_ids"].combine_chunks()
-        rows = pc.index_in(lists.flatten(), value_set=self._items.ids)
-        if rows.null_count:
-            unknown = lists.flatten().filter(pc.is_null(rows))[0]
-            raise self._foreign(f"{unknown.as_py()!r}, which is not in the split", "candidates of the split that is mined")
+        try:
+            rows = self._items.lookup.rows(lists.flatten())
+        except KeyError as error:
+            stranger = f"{error.args[0]!r}, which is not in the split"
+            raise self._foreign(stranger, "candidates of the split that is mined") from None
         lengths = pc.list_value_length(lists).to_numpy().astype(np.int64)
         scores = None
         if "teacher_scores" in table.column_names:
             scores = table["teacher_scores"].combine_chunks().flatten().to_numpy()
         owners = np.repeat(np.arange(len(lengths)), lengths)
-        return EarlierItems(owners, self._items.of_row[rows.to_numpy()], scores)
+        return EarlierItems(owners, self._items.of_row[rows], scores)
 
     def _rows(self, start: int, stop: int) -> pa.Table:
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         last = int(np.searchsorted(self._starts, stop, side="left"))
-        schema = _SCHEMAS[self._folder.kind]
-        parts = [check_schema(self._folder.table(name), schema, str(self._folder.path / name)) for name in self._names[first:last]]
+        parts = [self._part(name) for name in self._names[first:last]]
         return pa.concat_tables(parts).slice(start - int(self._starts[first]), stop - start)
+
+    def _part(self, name: str) -> pa.Table:
+        if self._kept is None or self._kept[0] != name:
+            # The old part goes before the new one comes.
+            self._kept = None
+            schema, where = _SCHEMAS[self._folder.kind], str(self._folder.path / name)
+            table = check_schema(self._folder.table(name), schema, where)
+            self._kept = name, table.select([column for column in _READ if column in schema.names])
+        return self._kept[1]
 
     def _foreign(self, found: str, expected: str) -> StoreError:
         return StoreError(

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from cprd_pipeline.corpus.lookup import IdLookup
 
 NAMED = 5
 """Items that are named."""
@@ -17,14 +18,15 @@ class Occurrences:
         ids: Of the items that may be one.
     """
 
-    def __init__(self, ids: pa.StringArray) -> None:
+    def __init__(self, ids: pa.Array) -> None:
         self._ids = ids
+        self._lookup = IdLookup(ids)
         self._counts = np.zeros(len(ids), dtype=np.int64)
 
-    def add(self, candidate_ids: pa.StringArray) -> None:
+    def add(self, candidate_ids: pa.Array) -> None:
         """Count the candidates of some queries."""
-        rows = pc.index_in(candidate_ids, value_set=self._ids).to_numpy()
-        self._counts += np.bincount(rows, minlength=len(self._counts))
+        # In place: `bincount` would make an array of all items for each part.
+        np.add.at(self._counts, self._lookup.rows(candidate_ids), 1)
 
     def results(self) -> dict[str, Any]:
         """How uneven the counts are.

@@ -34,7 +34,7 @@ class _Tally:
         item_ids: Of what the direction asks for.
     """
 
-    def __init__(self, item_ids: pa.StringArray) -> None:
+    def __init__(self, item_ids: pa.LargeStringArray) -> None:
         self._counts: Counter[str] = Counter()
         self._histograms = {name: np.zeros(_BINS, dtype=np.int64) for name in ("positives", "candidates")}
         self._occurrences = Occurrences(item_ids)
@@ -73,7 +73,7 @@ class _Tally:
         }
 
 
-def summarise(folder: InputFolder, k: int, item_ids: Mapping[str, pa.StringArray]) -> dict[str, dict[str, Any]]:
+def summarise(folder: InputFolder, k: int, item_ids: Mapping[str, pa.LargeStringArray]) -> dict[str, dict[str, Any]]:
     """Counts, recall, similarity quantiles and hubs of each direction.
 
     `recall_at_k` is the share of the queries with a positive that have one among the k most similar items, filters aside;

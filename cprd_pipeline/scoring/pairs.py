@@ -27,18 +27,21 @@ class Contents:
         items: The side.
         rows: First row of each content, int64 [G].
         of_row: Content of each row, int64 [N].
-        ids: Id of each row, for looking them up.
         id_rank: Rank of each row's id among all ids of the side, int64 [N].
     """
 
     items: Items
     rows: Rows
     of_row: Rows
-    ids: pa.StringArray
     id_rank: Rows
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def ids(self) -> pa.LargeStringArray:
+        """Id of each row, [N]."""
+        return self.items.arrow_ids
 
     @property
     def digests(self) -> DigestArray:
@@ -51,12 +54,12 @@ class Contents:
         Raises:
             StoreError: An id is not in the corpus; the message names `where` and the id.
         """
-        rows = pc.index_in(ids, value_set=self.ids)
-        if rows.null_count:
-            stranger = ids.filter(pc.is_null(rows))[0].as_py()
-            raise StoreError(f"{where}: {stranger!r} is not in the corpus", expected="ids of this corpus", do="run mine again")
-        found: Rows = rows.to_numpy().astype(np.int64)
-        return found
+        try:
+            return self.items.lookup.rows(ids)
+        except KeyError as error:
+            raise StoreError(
+                f"{where}: {error.args[0]!r} is not in the corpus", expected="ids of this corpus", do="run mine again"
+            ) from None
 
 
 class PairSpace:
@@ -91,14 +94,15 @@ class PairSpace:
     def name(self, code: int) -> str:
         """A pair in the user's words."""
         image, caption = divmod(code, len(self.captions))
-        image_id = self.images.items.ids[self.images.rows[image]]
-        return f"image {image_id!r} with caption {self.captions.items.ids[self.captions.rows[caption]]!r}"
+        image_id, caption_id = (
+            side.ids[int(side.rows[at])].as_py() for side, at in ((self.images, image), (self.captions, caption))
+        )
+        return f"image {image_id!r} with caption {caption_id!r}"
 
 
 def _contents(items: Items) -> Contents:
     rows, of_row = np.unique(items.first_with_digest, return_inverse=True)
-    ids = pa.array(items.ids, pa.string())
     id_rank = np.empty(len(items), dtype=np.int64)
     # As UTF-8 bytes, which is the order of Python's strings too.
-    id_rank[pc.array_sort_indices(ids).to_numpy()] = np.arange(len(items))
-    return Contents(items, rows, of_row.astype(np.int64), ids, id_rank)
+    id_rank[pc.array_sort_indices(items.arrow_ids).to_numpy()] = np.arange(len(items))
+    return Contents(items, rows, of_row.astype(np.int64), id_rank)

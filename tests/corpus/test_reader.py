@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cprd_pipeline.corpus.reader import Corpus, Items, column_digests, look_up_column, look_up_ids
+from cprd_pipeline.corpus.reader import Corpus, Items, _items, column_digests, look_up_column, look_up_ids
 from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.store.fingerprint import bytes_digest
 from cprd_pipeline.store.schemas import DIGEST
+from tests.corpus.counted_hashes import count_hashes
 from tests.tiny_encoders import write_corpus
 
 
@@ -57,6 +58,33 @@ def test_ids_are_looked_up_one_by_one_or_as_a_column() -> None:
     for failing in (lambda: look_up_ids(items, ["a", "x"], "here"), lambda: look_up_column(items, pa.array(["a", "x"]), "here")):
         with pytest.raises(CorpusError, match="here: 'x' is not in the corpus; expected ids of this corpus"):
             failing()
+
+
+def test_ids_may_pass_two_gibibytes_and_come_in_chunks(tmp_path: Path) -> None:
+    """Their offsets are of 64 bits, in whatever size they came; the files keep those of 32."""
+    corpus = Corpus(small_corpus(tmp_path / "c", ["b", "a"], [("i1", "a")]))
+    assert corpus.images.arrow_ids.type == corpus.captions.arrow_ids.type == pa.large_string()
+    digests, splits = np.zeros((2, 16), dtype=np.uint8), np.array(["train"] * 2, dtype=object)
+    for ids in (["c", "a"], pa.array(["c", "a"]), pa.array(["c", "a"], pa.large_string())):
+        assert Items(ids, digests, splits).arrow_ids.equals(pa.array(["c", "a"], pa.large_string()))
+    rows = {"caption_id": ["c", "a", "b"], "split": ["val", "train", "val"]}
+    chunks = [
+        pa.table({**rows, "digest": pa.array([bytes([row] * 16) for row in range(3)], DIGEST)}).slice(row, 1) for row in range(3)
+    ]
+    items = _items(pa.concat_tables(chunks), "caption_id")
+    assert (items.ids, items.splits.tolist()) == (rows["caption_id"], rows["split"])
+    assert items.digests.tolist() == [[row] * 16 for row in range(3)]
+
+
+def test_the_lookup_of_a_side_is_one_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reading the corpus hashed is hashed no more."""
+    counts = count_hashes(monkeypatch)
+    names = [f"c{row}" for row in range(50)]
+    corpus = Corpus(small_corpus(tmp_path / "c", names, [("i1", "c7")]))
+    before = sum(counts)
+    assert look_up_column(corpus.captions, pa.array(["c9"]), "here").tolist() == [9]
+    assert look_up_column(corpus.captions, pa.array(["c9", "c1"]), "here").tolist() == [9, 1]
+    assert sum(counts) - before == 3
 
 
 def test_digests_of_a_slice_are_its_own() -> None:

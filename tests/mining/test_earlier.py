@@ -7,9 +7,12 @@ import pyarrow as pa
 import pytest
 
 from cprd_pipeline.errors import StoreError
+from cprd_pipeline.mining.contents import group_contents
+from cprd_pipeline.mining.earlier import EarlierLists, open_earlier
 from cprd_pipeline.mining.settings import MineSettings
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.folder import InputFolder, OutputWriter
 from cprd_pipeline.store.schemas import CANDIDATES
+from tests.corpus.counted_hashes import count_hashes
 from tests.mining.small_world import Earlier, World, mined
 
 WORLD = World([0, 1, 2, 3], [3, 5, 6, 7], {(n, n) for n in range(4)}, np.eye(4, 2, dtype="f4"), np.eye(12, 2, dtype="f4"), 0)
@@ -63,6 +66,28 @@ def test_other_queries_or_items_are_refused(tmp_path: Path) -> None:
     refused("others", [("i2t", "elsewhere", []), *whole[1:]], "others: holds queries of another split")
     wrong = [("i2t", images[0], ["elsewhere"]), *whole[1:]]
     refused("items", wrong, "items: holds 'elsewhere', which is not in the split")
+
+
+def test_small_blocks_of_a_large_part_read_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of one query and blocks over two parts read each part once; two earlier rounds hash the items once."""
+    corpus = WORLD.write(tmp_path / "corpus")
+    lists = Earlier({"i2t": [{3: 0.5}, {5: 1.0, 6: 0.5}, {}, {3: 1.0}], "t2i": [{}] * 4})
+    folder = open_earlier(lists.write(WORLD, corpus, tmp_path / "round", "rankings"), "rankings", corpus)
+    read: list[str] = []
+    table = InputFolder.table
+    monkeypatch.setattr(InputFolder, "table", lambda self, name: read.append(name) or table(self, name))
+    split = corpus.split("train")
+    images, captions = group_contents(corpus.images, split.images), group_contents(corpus.captions, split.captions)
+    counts = count_hashes(monkeypatch)
+    texts = np.array(WORLD.captions)[captions.first]
+    for blocks in ([(row, row + 1) for row in range(4)], [(0, 2), (2, 4)]):
+        read.clear()
+        earlier = EarlierLists(folder, "i2t", images, captions)
+        found = [earlier.of(*block) for block in blocks]
+        assert [texts[items] for block in found for items in block.items] == [3, 5, 6, 3]
+        assert np.concatenate([block.scores for block in found]).tolist() == [0.5, 1.0, 0.5, 1.0]
+        assert read == ["i2t-00000.parquet", "i2t-00001.parquet"]
+    assert sum(counts) == len(captions.ids) + 2 * 4
 
 
 def test_a_folder_of_another_kind_or_none_is_refused(tmp_path: Path) -> None:

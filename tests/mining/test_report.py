@@ -12,6 +12,7 @@ from cprd_pipeline.mining.advice import advise
 from cprd_pipeline.mining.hubness import Occurrences
 from cprd_pipeline.mining.settings import FilterSettings
 from cprd_pipeline.store.schemas import CANDIDATE_FILTERS
+from tests.corpus.counted_hashes import count_hashes
 
 IDS = ["a", "b", "c", "d", "e", "f", "g"]
 
@@ -36,6 +37,16 @@ def test_occurrences_are_those_of_a_plain_count(lists: list[list[str]]) -> None:
         assert results["skewness"] == pytest.approx((((counts - counts.mean()) / counts.std()) ** 3).mean(), abs=1e-4)
     else:
         assert results["skewness"] is None
+
+
+def test_items_are_hashed_once_for_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part costs what its lists hold."""
+    counts = count_hashes(monkeypatch)
+    occurrences = Occurrences(pa.array(IDS))
+    for _ in range(20):
+        occurrences.add(pa.array(["b", "b", "g"]))
+    assert occurrences.results()["top"] == {"b": 40, "g": 20}
+    assert sum(counts) == len(IDS) + 20 * 3
 
 
 def direction(short: int, passed: int, **dropped: int) -> dict[str, Any]:

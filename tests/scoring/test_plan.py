@@ -14,6 +14,7 @@ from cprd_pipeline.scoring.candidates import CandidatesPart, Lists
 from cprd_pipeline.scoring.pairs import PairSpace
 from cprd_pipeline.scoring.plan import image_ends, make_plan, wanted_pairs
 from cprd_pipeline.store.fingerprint import stack_digests
+from tests.corpus.counted_hashes import count_hashes
 
 
 def space_of(images: list[int], captions: list[int]) -> PairSpace:
@@ -106,6 +107,16 @@ def test_image_ends() -> None:
     """One entry an image, none for nothing."""
     assert image_ends(np.array([3, 3, 4, 9, 9])).tolist() == [2, 3, 5]
     assert image_ends(np.empty(0, dtype=np.int64)).tolist() == []
+
+
+def test_ids_are_hashed_once_for_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a side; a part costs what it names. Ids have offsets of 64 bits."""
+    counts = count_hashes(monkeypatch)
+    space = space_of([*range(9)], [0])
+    for _ in range(20):
+        assert space.images.rows_of(pa.array(["i003", "i001"]), "here").tolist() == [3, 1]
+    assert sum(counts) == 9 + 20 * 2
+    assert space.images.ids.type == pa.large_string()
 
 
 def test_pairs_speak_of_the_first_id_of_a_content() -> None:
