@@ -8,6 +8,7 @@ from typing import Any
 
 from cprd_pipeline.corpus.formats.generated import World
 from cprd_pipeline.corpus.formats.records import StoredImage
+from cprd_pipeline.corpus.holdout import check_new_names
 from cprd_pipeline.corpus.images import DECODER_VERSION
 from cprd_pipeline.corpus.inspection import Inspected, files_changed, inspect_images
 from cprd_pipeline.corpus.intake import Intake, Taken, check_bad, doubts_about_images
@@ -18,8 +19,9 @@ from cprd_pipeline.corpus.roots import Root
 from cprd_pipeline.corpus.scenes import WORLD_VERSION
 from cprd_pipeline.corpus.settings import PrepareSettings
 from cprd_pipeline.corpus.tables import build_tables
+from cprd_pipeline.store.conclusion import conclude, earlier_report
 from cprd_pipeline.store.folder import InputFolder, OutputWriter
-from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
+from cprd_pipeline.store.report import StageReport, Stopwatch
 
 COUNTS = "counts.json"
 
@@ -38,12 +40,12 @@ def run(settings: PrepareSettings) -> StageReport:
         with watch.measure("comparing"):
             changed = intake is not None and _files_changed(settings, intake.image_root)
         if not changed:
-            return earlier_report(settings.report, settings.output) or _report(settings, watch).save(settings.report)
+            return earlier_report(settings.report, writer) or conclude(_report(settings, watch), settings.report, writer)
         # The manifest knows the annotations, not the files: the corpus must go before it can be made anew.
         shutil.rmtree(settings.output)
         writer = _open_output(settings, intake)
     _write_corpus(settings, intake, writer, watch)
-    return _report(settings, watch).save(settings.report)
+    return conclude(_report(settings, watch), settings.report, writer)
 
 
 def _open_output(settings: PrepareSettings, intake: Intake | None) -> OutputWriter:
@@ -60,6 +62,7 @@ def _write_corpus(settings: PrepareSettings, intake: Intake | None, writer: Outp
     with watch.measure("reading"):
         if intake is not None:
             taken = intake.read()
+            check_new_names((image.split for image in taken.records.images), settings.holdout)
         else:
             world = World(settings.scenes)
             taken = Taken(world.records)

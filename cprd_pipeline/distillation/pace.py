@@ -14,11 +14,13 @@ class Pace:
 
     Args:
         pairs: Pairs trained on.
+        steps: In which they were.
         training_s: Seconds of all steps, waiting included.
         waiting_s: Seconds in which a step had no pictures yet.
     """
 
     pairs: int = 0
+    steps: int = 0
     training_s: float = 0.0
     waiting_s: float = 0.0
 
@@ -39,6 +41,7 @@ class Pace:
             yield batch
             self.training_s += time.perf_counter() - start
             self.pairs += pairs
+            self.steps += 1
 
     @property
     def pairs_per_s(self) -> float | None:

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -13,32 +12,29 @@ from cprd_pipeline.distillation.card import model_card
 from cprd_pipeline.distillation.checkpoints import Checkpoints
 from cprd_pipeline.distillation.collapse import TeacherTargets, targets_of_training
 from cprd_pipeline.distillation.evaluation import Evaluator
+from cprd_pipeline.distillation.history import History
 from cprd_pipeline.distillation.knowledge import TeacherKnowledge, open_rankings
 from cprd_pipeline.distillation.learner import Learner
 from cprd_pipeline.distillation.listing import Listing
 from cprd_pipeline.distillation.loop_settings import TwoTowers
 from cprd_pipeline.distillation.meeting import CandidateDraw, Meetings
+from cprd_pipeline.distillation.pace import Pace
 from cprd_pipeline.distillation.pixels import PixelSource
 from cprd_pipeline.distillation.processes import Processes, device_of_process, join_processes
+from cprd_pipeline.distillation.report import Told, Trained, make_report
 from cprd_pipeline.distillation.sampling import Sampler, build_sampler
 from cprd_pipeline.distillation.settings import DistillSettings
 from cprd_pipeline.distillation.trained import merge_adapters
 from cprd_pipeline.distillation.trainer import Trainer
-from cprd_pipeline.distillation.watched import (
-    batch_rows,
-    evaluation_of_saved,
-    save_series_of,
-    warn_before_training,
-    watched_results,
-    watched_rows,
-)
+from cprd_pipeline.distillation.watched import evaluation_of_saved, save_series_of, warn_before_training
 from cprd_pipeline.errors import StoreError
 from cprd_pipeline.models.device import choose_device, choose_dtype
 from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.models.sentence_export import loads_in_sentence_transformers
 from cprd_pipeline.models.students import initial_student, student_identity, two_tower_student
+from cprd_pipeline.store.conclusion import conclude, earlier_report
 from cprd_pipeline.store.folder import InputFolder, OutputWriter
-from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
+from cprd_pipeline.store.report import StageReport, Stopwatch
 
 TRAINING_LOG = "training_log.jsonl"
 
@@ -66,41 +62,71 @@ class _Data:
 
 def run(settings: DistillSettings) -> StageReport:
     """Train one student, or go on with one whose training was interrupted; one of several processes when torchrun started it."""
-    with join_processes(settings.batch_size) as processes:
-        return _run(settings, processes)
+    device = choose_device(device_of_process(settings.device))
+    with join_processes(settings.batch_size, device) as processes:
+        return _run(settings, processes, device)
 
 
-def _run(settings: DistillSettings, processes: Processes) -> StageReport:
+def _run(settings: DistillSettings, processes: Processes, device: torch.device) -> StageReport:
     corpus = Corpus(settings.corpus)
     evaluator = None
     if settings.eval_steps is not None:
         evaluator = Evaluator(corpus, corpus.split(settings.eval_split), settings.batch_size)
     rankings = open_rankings(settings.rankings)
     writer = OutputWriter(settings.output, "student", settings.shaping(), _inputs(settings, corpus, rankings))
-    current = writer.is_current()
+    earlier = earlier_report(settings.report, writer)
     processes.wait()  # Nobody looks for what the leading process is already writing.
-    if current and (earlier := earlier_report(settings.report, settings.output)):
+    if earlier is not None:
         return earlier
     watch = Stopwatch()
     with watch.measure("loading"):
         data = _data(settings, corpus, rankings)
-        student = _begin(settings)
+    if writer.is_current():
+        trained = _read_back(settings, device)
+    else:
+        trained = _trained(settings, data, evaluator, processes, device, writer, watch)
+    told = Told(data.knowledge, data.targets, data.sampler.facts)
+    report = make_report(settings, trained, told, watch, processes.size)
+    if not processes.leads:
+        return report
+    save_series_of(settings, trained.history)
+    return conclude(report, settings.report, writer)
+
+
+def _trained(
+    settings: DistillSettings,
+    data: _Data,
+    evaluator: Evaluator | None,
+    processes: Processes,
+    device: torch.device,
+    writer: OutputWriter,
+    watch: Stopwatch,
+) -> Trained:
+    """Train, and put the student into place."""
+    with watch.measure("loading"):
+        student = _begin(settings, device)
     if processes.leads:
         warn_before_training(settings, data.targets)
     with watch.measure("training"):
         lent = _lend_bias(settings, student)
-        learner = Learner(settings, student, corpus, data.knowledge, data.positives, processes, writer.state / "bank")
+        learner = Learner(settings, student, data.corpus, data.knowledge, data.positives, processes, writer.state / "bank")
         trainer = Trainer(settings, learner, data.meetings, Checkpoints(writer.state / "checkpoints"), processes, evaluator)
-        _train(settings, trainer, corpus)
+        _train(settings, trainer, data.corpus)
         if lent:
             # Saved, it would be a weight that the model's class does not know.
             del student.model.logit_bias
     if processes.leads:
         with watch.measure("saving"):
             _save(settings, writer, trainer, data)
-        save_series_of(settings, trainer)
-    report = _report(settings, trainer, data, watch, processes)
-    return report.save(settings.report) if processes.leads else report
+    return Trained(student, trainer.history, trainer.pace)
+
+
+def _read_back(settings: DistillSettings, device: torch.device) -> Trained:
+    """What a run that was killed before its report had put into place; nobody knows its speed."""
+    log = InputFolder(settings.output, "student").part_path(TRAINING_LOG).read_text(encoding="utf-8").splitlines()
+    student = DualEncoder.load(str(settings.output), device, torch.float32)
+    student.dtype = choose_dtype(settings.precision, device)
+    return Trained(student, History(settings, map(json.loads, log)), Pace())
 
 
 def _data(settings: DistillSettings, corpus: Corpus, rankings: list[InputFolder]) -> _Data:
@@ -129,8 +155,7 @@ def _inputs(settings: DistillSettings, corpus: Corpus, rankings: list[InputFolde
     return {"corpus": corpus.digest, "student": identity, **made_from}
 
 
-def _begin(settings: DistillSettings) -> DualEncoder:
-    device = choose_device(device_of_process(settings.device))
+def _begin(settings: DistillSettings, device: torch.device) -> DualEncoder:
     dtype = choose_dtype(settings.precision, device)
     weights = torch.float64 if dtype == torch.float64 else torch.float32
     begin = settings.student
@@ -186,7 +211,7 @@ def _save(settings: DistillSettings, writer: OutputWriter, trainer: Trainer, dat
     for path in sorted(writer.folder.rglob("*")):
         if path.is_file():
             writer.adopt(str(path.relative_to(writer.folder)))
-    lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in trainer.log)
+    lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in trainer.history.rows)
     writer.write_bytes(TRAINING_LOG, lines.encode())
     model, split = trainer.student.model, data.corpus.split(settings.split)
     card = model_card(
@@ -194,40 +219,10 @@ def _save(settings: DistillSettings, writer: OutputWriter, trainer: Trainer, dat
         writer.inputs,
         data.knowledge.teacher if data.knowledge else None,
         model.config.model_type,
-        trainer.log[-1],
-        evaluation_of_saved(settings, trainer),
+        trainer.history.rows[-1],
+        evaluation_of_saved(settings, trainer.history),
         items=(len(split.images), len(split.captions)),
         sentences=loads_in_sentence_transformers(model),
     )
     writer.write_bytes("README.md", card.encode())
     writer.finish()
-
-
-def _report(settings: DistillSettings, trainer: Trainer, data: _Data, watch: Stopwatch, processes: Processes) -> StageReport:
-    knowledge, targets = data.knowledge, data.targets
-    student, last, done = trainer.student, trainer.log[-1], int(trainer.log[-1]["step"])
-    parameters = sum(parameter.numel() for parameter in student.model.parameters())
-    results: dict[str, Any] = {
-        "objective": settings.objective,
-        "steps": done,
-        "parameters": parameters,
-        "known_pairs": knowledge.pairs if knowledge else 0,
-        "teacher": knowledge.teacher if knowledge else None,
-        "device": str(student.device),
-        "dtype": str(student.dtype).removeprefix("torch."),
-        "processes": processes.size,
-        "batches": data.sampler.facts,
-        "last": last,
-        **watched_results(trainer, targets),
-    }
-    table = [
-        ("student", f"{settings.output} ({parameters:,} parameters)"),
-        ("objective", settings.objective),
-        ("computed on", f"{results['device']}, {results['dtype']}" + (f", {processes.size} processes" * (processes.size > 1))),
-        ("pairs known from the teacher", f"{results['known_pairs']:,}"),
-        *batch_rows(data.sampler.facts),
-        ("steps", f"{done:,} of {settings.batch_size} pairs in {watch.seconds['training']:.0f} s"),
-        ("last loss", f"{last['loss']:.3f} (itc {last['contrastive']:.3f}, distill {last['distillation']:.3f})"),
-        *watched_rows(settings, trainer, targets),
-    ]
-    return StageReport("distill", settings.as_json(), results, table, watch.seconds)

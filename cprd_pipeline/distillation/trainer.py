@@ -8,7 +8,9 @@ from torch import nn
 
 from cprd_pipeline.corpus.reader import Rows
 from cprd_pipeline.distillation.checkpoints import Checkpoints
-from cprd_pipeline.distillation.evaluation import Evaluator, best_evaluation, out_of_patience
+from cprd_pipeline.distillation.evaluation import Evaluator
+from cprd_pipeline.distillation.finite import check_finite_weights
+from cprd_pipeline.distillation.history import History
 from cprd_pipeline.distillation.learner import Learner, Stepped
 from cprd_pipeline.distillation.log import LogRow, TensorBoard
 from cprd_pipeline.distillation.meeting import Meetings
@@ -17,7 +19,8 @@ from cprd_pipeline.distillation.pace import Pace
 from cprd_pipeline.distillation.pixels import PixelSource
 from cprd_pipeline.distillation.processes import Processes
 from cprd_pipeline.distillation.settings import DistillSettings
-from cprd_pipeline.progress import Bar, progress_bar
+from cprd_pipeline.models.device import random_devices
+from cprd_pipeline.progress import Bar, announce, progress_bar
 
 
 class Trainer:
@@ -43,7 +46,7 @@ class Trainer:
     ) -> None:
         self.settings = settings
         self.student = learner.student
-        self.log: list[LogRow] = []
+        self.history = History(settings)
         self.pace = Pace()
         self._learner = learner
         self._meetings = meetings
@@ -57,27 +60,6 @@ class Trainer:
         rows = self._meetings.image_rows
         return rows if self._evaluator is None else np.union1d(rows, self._evaluator.image_rows)
 
-    @property
-    def evaluations(self) -> list[LogRow]:
-        """The rows of the log that hold an evaluation."""
-        return [row for row in self.log if "eval_rsum" in row]
-
-    @property
-    def best(self) -> LogRow | None:
-        """The evaluation with the highest `eval_metric` so far; None before the first."""
-        return self.evaluations[best_evaluation(self._judged)] if self.evaluations else None
-
-    @property
-    def stopped(self) -> bool:
-        """Whether `patience` evaluations brought nothing better, with steps left to do."""
-        if not self.evaluations or self.evaluations[-1]["step"] == self.settings.steps:
-            return False
-        return out_of_patience(self._judged, self.settings.patience)
-
-    @property
-    def _judged(self) -> list[float]:
-        return [row[f"eval_{self.settings.eval_metric}"] for row in self.evaluations]
-
     def run(self, pixels: PixelSource) -> nn.Module:
         """Train to the last step or until patience ends, from the newest checkpoint where there is one.
 
@@ -89,19 +71,23 @@ class Trainer:
         steps = self.settings.steps
         # The rate in pairs: that is the one that is compared between machines.
         bar = progress_bar("steps", steps, "pairs", done, each=self.settings.batch_size, shown=self._processes.leads)
-        with bar as shown, TensorBoard.open(self.settings.tensorboard, done, self._processes) as board, torch.random.fork_rng():
-            while done < steps and not self.stopped:
+        with (
+            bar as shown,
+            TensorBoard.open(self.settings.tensorboard, done, self._processes) as board,
+            torch.random.fork_rng(random_devices(self.student.device)),
+        ):
+            while done < steps and not self.history.stopped:
                 stretch = range(done, self._end_of_stretch(done))
                 self._train(stretch, pixels, shown)
                 done = stretch.stop
                 if self._evaluates_after(done):
                     self._evaluate(done, pixels)
-                board.write(self.log)
-                if done % self.settings.checkpoint_steps == 0 or done == steps or self.stopped:
+                board.write(self.history.rows)
+                if done % self.settings.checkpoint_steps == 0 or done == steps or self.history.stopped:
                     self._save(done)
         final = self._learner.kept_model
-        if self.settings.keep == "best" and self.best is not None:
-            final.load_state_dict(self._checkpoints.best(int(self.best["step"])))
+        if self.settings.keep == "best" and self.history.best is not None:
+            final.load_state_dict(self._checkpoints.best(int(self.history.best["step"])))
         return final.eval()
 
     def _end_of_stretch(self, done: int) -> int:
@@ -117,12 +103,12 @@ class Trainer:
         encoded = [meeting.encoded_images.rows for meeting in meetings]
         mine = [rows[self._processes.part(len(rows))] for rows in encoded]
         pictures = self.pace.measure(pixels.batches(mine), self.settings.batch_size)
-        rsum = self.evaluations[-1]["eval_rsum"] if self.evaluations else None
+        rsum = self.history.evaluations[-1]["eval_rsum"] if self.history.evaluations else None
         for step, meeting, pixels_MCHW in zip(steps, meetings, pictures, strict=True):
             stepped = self._learner.step(step, meeting, pixels_MCHW)
             due = _is_due(step + 1, self.settings.log_steps, self.settings.steps)
             if due or self._evaluates_after(step + 1) or "gradient_cosine" in stepped.extra:
-                self.log.append(_log_row(step + 1, stepped))
+                self.history.rows.append(_log_row(step + 1, stepped))
             bar.advance(1, training_note(stepped.losses, stepped.rate, self.pace.waiting_share, rsum))
 
     def _evaluate(self, step: int, pixels: PixelSource) -> None:
@@ -133,16 +119,16 @@ class Trainer:
         # Everyone measures its copy of the same weights, so that nobody waits for minutes; one result counts.
         figures = self._evaluator.measure(judged, pixels)
         agreed = self._processes.agree(list(figures.values()), self.student.device)
-        self.log[-1] |= dict(zip(figures, agreed, strict=True))
+        self.history.rows[-1] |= dict(zip(figures, agreed, strict=True))
         self._learner.train()
-        if self.settings.keep == "best" and self.best is self.log[-1] and self._processes.leads:
+        if self.settings.keep == "best" and self.history.best is self.history.rows[-1] and self._processes.leads:
             self._checkpoints.save_best(step, judged.model.state_dict())
 
     def _save(self, step: int) -> None:
         # Before it replaces an older one: a checkpoint is there to go on from.
-        self._learner.check_weights(step)
+        check_finite_weights(self.student.model, step)
         if self._processes.leads:
-            self._checkpoints.save(step, {**self._learner.state(), "log": self.log})
+            self._checkpoints.save(step, {**self._learner.state(), "log": self.history.rows})
         self._processes.wait()
 
     def _resume(self) -> int:
@@ -153,8 +139,10 @@ class Trainer:
         if found is None:
             return 0
         step, state = found
+        if self._processes.leads:
+            announce(f"going on after step {step:,} of {self.settings.steps:,}, where an earlier run was stopped")
         self._learner.load(state)
-        self.log = list(state["log"])
+        self.history = History(self.settings, state["log"])
         return step
 
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from cprd_pipeline.distillation.collapse import TeacherTargets
+from cprd_pipeline.distillation.history import History
 from cprd_pipeline.distillation.log import LogRow
+from cprd_pipeline.distillation.pace import Pace
 from cprd_pipeline.distillation.settings import DistillSettings
 from cprd_pipeline.distillation.teacher_loss import list_rules
-from cprd_pipeline.distillation.trainer import Trainer
 from cprd_pipeline.progress import announce, compact
 from cprd_pipeline.store.report import save_series
 
@@ -20,6 +21,11 @@ def warn_before_training(settings: DistillSettings, targets: TeacherTargets | No
             f"(entropy {targets.entropy_share:.1%} of the largest), so that the order of the rest is not learned; "
             "raise teacher_temperature"
         )
+    if targets is not None and targets.flat:
+        announce(
+            "warning: the teacher's scores of a list are all the same, so that there is no order to learn; "
+            "look at the scores in the report of score-teacher"
+        )
     if settings.items == "bank" and settings.objective in ("cprd", "kl") and list_rules(settings).easy_negatives != "bank":
         announce(
             "warning: a bank's features take no gradient, and nothing pushes a query away from those at random: in the demo "
@@ -27,32 +33,34 @@ def warn_before_training(settings: DistillSettings, targets: TeacherTargets | No
         )
 
 
-def watched_results(trainer: Trainer, targets: TeacherTargets | None) -> dict[str, Any]:
+def watched_results(history: History, pace: Pace, targets: TeacherTargets | None) -> dict[str, Any]:
     """What the report's results hold beyond the run itself; figures of speed are those of this process."""
     return {
-        "best": trainer.best,
-        "stopped_early": trainer.stopped,
-        "teacher_targets": targets._asdict() | {"collapsed": targets.collapsed} if targets else None,
-        "pairs_per_s": trainer.pace.pairs_per_s,
-        "waiting_share": trainer.pace.waiting_share,
+        "best": history.best,
+        "stopped_early": history.stopped,
+        "teacher_targets": targets._asdict() | {"collapsed": targets.collapsed, "flat": targets.flat} if targets else None,
+        "pairs_per_s": pace.pairs_per_s,
+        "waiting_share": pace.waiting_share,
     }
 
 
-def watched_rows(settings: DistillSettings, trainer: Trainer, targets: TeacherTargets | None) -> list[tuple[str, str]]:
+def watched_rows(settings: DistillSettings, history: History, pace: Pace, targets: TeacherTargets | None) -> list[tuple[str, str]]:
     """The same for the terminal."""
     rows = []
-    if trainer.pace.pairs_per_s is not None:
-        speed = f"{compact(trainer.pace.pairs_per_s)} pairs/s, {trainer.pace.waiting_share:.0%} of the time waiting for pictures"
+    if pace.pairs_per_s is not None:
+        speed = f"{compact(pace.pairs_per_s)} pairs/s, {pace.waiting_share:.0%} of the time waiting for pictures"
         rows.append(("speed", speed))
-    if trainer.best is not None:
-        rows.append((f"evaluated on {settings.eval_split}", evaluation_of_saved(settings, trainer)))
-    if trainer.stopped:
+    if history.best is not None:
+        rows.append((f"evaluated on {settings.eval_split}", evaluation_of_saved(settings, history)))
+    if history.stopped:
         rows.append(("stopped early", f"{settings.patience} evaluations brought nothing better"))
-    cosines = [row["gradient_cosine"] for row in trainer.log if "gradient_cosine" in row]
+    cosines = [row["gradient_cosine"] for row in history.rows if "gradient_cosine" in row]
     if cosines:
         rows.append(("cosine of the two gradients", f"{sum(cosines) / len(cosines):.2f} on average, {cosines[-1]:.2f} at the end"))
     if targets is not None and targets.collapsed:
         rows.append(("teacher's targets", f"COLLAPSED: the first item takes {targets.top_share:.1%}; raise teacher_temperature"))
+    if targets is not None and targets.flat:
+        rows.append(("teacher's targets", "FLAT: the scores of a list are all the same"))
     return rows
 
 
@@ -75,12 +83,12 @@ def batch_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def evaluation_of_saved(settings: DistillSettings, trainer: Trainer) -> str:
+def evaluation_of_saved(settings: DistillSettings, history: History) -> str:
     """What the saved weights reached, and what the best ones did where they are others; empty without evaluations."""
-    best = trainer.best
+    best = history.best
     if best is None:
         return ""
-    saved = best if settings.keep == "best" else trainer.evaluations[-1]
+    saved = best if settings.keep == "best" else history.evaluations[-1]
     found = f"{_figure(settings, saved)} at step {saved['step']:,}"
     return found if saved is best else f"{found}; best {_figure(settings, best)} at step {best['step']:,}"
 
@@ -91,15 +99,15 @@ def _figure(settings: DistillSettings, row: LogRow) -> str:
     return f"RSUM {row['eval_rsum']:.1f}{title}"
 
 
-def save_series_of(settings: DistillSettings, trainer: Trainer) -> None:
+def save_series_of(settings: DistillSettings, history: History) -> None:
     """The log's columns for plots: one file of those that every row has, one for each kind that only some have."""
-    plain = [name for name in trainer.log[0] if not _is_sparse(name)]
-    save_series(settings.report, "log", {name: [row[name] for row in trainer.log] for name in plain})
-    if trainer.evaluations:
-        names = ["step", *(name for name in trainer.evaluations[0] if name.startswith("eval_"))]
-        save_series(settings.report, "eval", {name: [row[name] for row in trainer.evaluations] for name in names})
+    plain = ["step", *sorted(name for name in history.rows[0] if name != "step" and not _is_sparse(name))]
+    save_series(settings.report, "log", {name: [row[name] for row in history.rows] for name in plain})
+    if history.evaluations:
+        names = ["step", *sorted(name for name in history.evaluations[0] if name.startswith("eval_"))]
+        save_series(settings.report, "eval", {name: [row[name] for row in history.evaluations] for name in names})
     if settings.cosine_steps is not None:
-        rows = [row for row in trainer.log if "gradient_cosine" in row]
+        rows = [row for row in history.rows if "gradient_cosine" in row]
         save_series(settings.report, "cosine", {name: [row[name] for row in rows] for name in ("step", "gradient_cosine")})
 
 

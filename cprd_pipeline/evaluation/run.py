@@ -26,8 +26,9 @@ from cprd_pipeline.evaluation.trec import relevance_file, run_file
 from cprd_pipeline.metrics.ranking import RankedPositives
 from cprd_pipeline.models.device import choose_device, choose_dtype
 from cprd_pipeline.store.atomic import write_bytes
+from cprd_pipeline.store.conclusion import conclude, earlier_report
 from cprd_pipeline.store.folder import InputFolder, OutputWriter
-from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report, save_series
+from cprd_pipeline.store.report import StageReport, Stopwatch, save_series
 
 METRICS = "metrics.json"
 
@@ -41,14 +42,15 @@ def run(settings: EvaluateSettings) -> StageReport:
     rankings = Rankings(settings.rankings, corpus, split) if settings.rankings is not None else None
     questions = [questions_of(corpus, split, direction) for direction in DIRECTIONS]
     writer = _open_output(settings, corpus, rankings)
-    if not (up_to_date := writer.is_current()):
+    earlier = earlier_report(settings.report, writer, settings.as_json())
+    if not writer.is_current():
         evaluation = _Evaluation(settings, corpus, split, questions, rankings, writer, watch)
         evaluation.write()
     content = InputFolder(settings.output, "evaluation").part_path(METRICS).read_bytes()
     write_bytes(settings.metrics, content)
-    if up_to_date and (earlier := earlier_report(settings.report, settings.output)):
+    if earlier is not None:
         return earlier
-    return _report(settings, questions, rankings, json.loads(content), watch).save(settings.report)
+    return conclude(_report(settings, questions, rankings, json.loads(content), watch), settings.report, writer)
 
 
 def _open_output(settings: EvaluateSettings, corpus: Corpus, rankings: Rankings | None) -> OutputWriter:

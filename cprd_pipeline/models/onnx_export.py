@@ -13,7 +13,7 @@ from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.models.encoder_folder import makes_patches, pads_to_maximum
 from cprd_pipeline.models.onnx_check import TOLERANCE, Check, check_tower
 from cprd_pipeline.models.onnx_towers import OUTPUT, Tower, towers_of, write_tower
-from cprd_pipeline.store.atomic import machine_error, move_folder, sync_file, write_json
+from cprd_pipeline.store.atomic import machine_error, place_folder, sync_file, write_json
 from cprd_pipeline.store.report import StageReport, Stopwatch
 
 DESCRIPTION = "export.json"
@@ -54,8 +54,8 @@ def export_onnx(student: str, folder: Path | None, opset: int) -> StageReport:
             staged.mkdir()
             description = _write(encoder, staged, opset, watch)
             files = {file.name: file.stat().st_size for file in sorted(staged.iterdir())}
-            _checked(folder)  # again, since minutes have passed and moving would replace what lies there
-            move_folder(staged, target)
+            _checked(folder)  # again, since minutes have passed and the new folder would replace what lies there
+            place_folder(staged, target)
     except OSError as error:
         raise machine_error(error, target) from error
     settings = {"student": student, "onnx": str(folder), "opset": opset}

@@ -14,7 +14,7 @@ Rows = list[tuple[str, str]]
 
 
 def report_on_rankings(shop: Shop, errands: Sequence[Errand], purchase: Purchase, candidates: InputFolder) -> StageReport:
-    """The report of a run that wrote rankings, saved.
+    """The report of a run that wrote rankings.
 
     Args:
         shop: Of the run.
@@ -29,8 +29,7 @@ def report_on_rankings(shop: Shop, errands: Sequence[Errand], purchase: Purchase
         table += _direction_rows(direction, found)
     table.append(("rankings", str(settings.output)))
     save_series(settings.report, "scores", _histogram_columns(figures["histogram"]))
-    report = StageReport("score-teacher", settings.as_json(), {**results, **figures}, table, dict(shop.watch.seconds))
-    return report.save(settings.report)
+    return StageReport("score-teacher", settings.as_json(), {**results, **figures}, table, dict(shop.watch.seconds))
 
 
 def report_on_shard(shop: Shop, errands: Sequence[Errand], purchase: Purchase) -> StageReport:

@@ -13,8 +13,9 @@ from cprd_pipeline.scoring.purchase import Shop
 from cprd_pipeline.scoring.rankings import Ranker, rules_of
 from cprd_pipeline.scoring.report import report_on_rankings, report_on_shard
 from cprd_pipeline.scoring.settings import ScoreSettings
+from cprd_pipeline.store.conclusion import conclude, earlier_report
 from cprd_pipeline.store.folder import InputFolder, OutputWriter
-from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
+from cprd_pipeline.store.report import StageReport, Stopwatch
 from cprd_pipeline.store.scores import ScoreStore, default_store
 
 
@@ -38,17 +39,17 @@ def run(settings: ScoreSettings) -> StageReport:
         return report_on_shard(shop, errands, shop.buy(errands))
     inputs = {"corpus": corpus.digest, "candidates": candidates.manifest.digest, "teacher": fingerprint}
     writer = OutputWriter(settings.output, "rankings", rules_of(settings, teacher_adapter(settings.teacher).roles), inputs)
-    current = writer.is_current()
-    earlier = earlier_report(settings.report, settings.output)
-    if current and earlier is not None:
+    # Without dropping them, the margin only counts false negatives: it shapes the report alone.
+    margin = {"false_negative_margin": settings.false_negative_margin}
+    if (earlier := earlier_report(settings.report, writer, margin)) is not None:
         return earlier
-    errands = _plan(shop, candidates, all_known=current)
+    errands = _plan(shop, candidates, all_known=writer.is_current())
     purchase = shop.buy(errands)
-    if not current:
+    if not writer.is_current():
         with shop.watch.measure("ranking"):
             _rank(shop, candidates, errands, writer)
         writer.finish()
-    return report_on_rankings(shop, errands, purchase, candidates)
+    return conclude(report_on_rankings(shop, errands, purchase, candidates), settings.report, writer)
 
 
 def _plan(shop: Shop, candidates: InputFolder, *, all_known: bool = False) -> list[Errand]:

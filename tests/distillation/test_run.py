@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,36 @@ def test_a_second_call_does_nothing(project: Path) -> None:
     assert not first.up_to_date
     assert second.up_to_date
     assert second.results == first.results
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_run_that_failed_before_its_report_trains_nothing_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch, *, removed: bool
+) -> None:
+    """The student is in place, or was removed as that of a failed stage: the report is the one that it would have been."""
+    watching = {"eval_steps": 2, "eval_split": "train", "cosine_steps": 2}
+    other = {"output": "data/students/other", "report": "data/reports/other.json"}
+    wanted = run(settings(**other, **watching)).results
+    student = Path("data/students/cprd")
+
+    def fail(*_: object) -> None:
+        raise MachineError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageReport, "save", fail)
+        with pytest.raises(MachineError):
+            run(settings(**watching))
+    before = files(student)
+    if removed:
+        shutil.rmtree(student)
+    monkeypatch.setattr(learner.Learner, "step", None)
+    report = run(settings(**watching))
+    assert not report.up_to_date
+    speed = {"pairs_per_s": None, "waiting_share": None}
+    assert report.results | speed == wanted | speed
+    assert files(student) == before
+    assert Path("data/reports/distill_eval.csv").read_bytes() == Path("data/reports/other_eval.csv").read_bytes()
+    assert run(settings(**watching)).up_to_date
 
 
 PROGRAM = """
