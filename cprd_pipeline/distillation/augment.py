@@ -7,7 +7,7 @@ Shape suffixes: N pictures of a step, B of them, C channels, H rows, W columns, 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from cprd_pipeline.distillation.loop_settings import Augmentation
 
 _PICTURES, _NOISE, _WORDS = 11, 12, 13
+_CHANNELS = 3
 _NOISE_PATTERNS = 128  # fresh noise every step would cost 1.5 ms of the demo student's 22
 
 
@@ -67,15 +68,14 @@ class Augmenter:
 
     Args:
         settings: How much of each change.
-        pixel_std: The image processor's standard deviation per channel, which turns shares of the pixel range into
-            units of the processed pictures.
+        divisor: What turns shares of the pixel range into units of the processed pictures, for each channel, by `pixel_divisor`.
         seed: Of all draws.
         device: Where pictures are changed.
     """
 
-    def __init__(self, settings: Augmentation, pixel_std: Sequence[float], seed: int, device: torch.device) -> None:
+    def __init__(self, settings: Augmentation, divisor: Sequence[float], seed: int, device: torch.device) -> None:
         self._settings = settings
-        self._unit_C = 1.0 / torch.tensor(pixel_std)
+        self._unit_C = 1.0 / torch.tensor(divisor)
         self._seed = seed
         self._device = device
         self._noise: Tensor | None = None
@@ -95,9 +95,9 @@ class Augmenter:
         if wanted.shift_pixels:
             offsets = torch.randint(0, 2 * wanted.shift_pixels + 1, (count, 2), generator=generator)
         if wanted.channel_gain:
-            gains = 1 + wanted.channel_gain * _symmetric(count, 3, generator)
+            gains = 1 + wanted.channel_gain * _symmetric(count, _CHANNELS, generator)
         if wanted.brightness:
-            # Half the pixel range is 0.5 before the processor divides by its standard deviation.
+            # Half the pixel range is 0.5 before the processor's division.
             brightness = wanted.brightness * 0.5 * _symmetric(count, 1, generator) * self._unit_C[:, None, None]
         if wanted.noise:
             noise = self._noise_of(shape)
@@ -121,6 +121,19 @@ class Augmenter:
 
     def _draw_seed(self, purpose: int, step: int) -> int:
         return int(np.random.SeedSequence([self._seed, purpose, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def pixel_divisor(image_processor: Any) -> list[float]:
+    """What an image processor divides shares of the pixel range by, for each channel.
+
+    Args:
+        image_processor: Of transformers: it brings 0..255 to 0..1 if `do_rescale`, and divides by `image_std` if `do_normalize`;
+            otherwise those are not read, and may be None.
+    """
+    std = getattr(image_processor, "image_std", None) if getattr(image_processor, "do_normalize", None) else None
+    span = 255 * image_processor.rescale_factor if getattr(image_processor, "do_rescale", None) else 255.0
+    divisor: list[float] = (np.broadcast_to(1.0 if std is None else std, _CHANNELS) / span).tolist()
+    return divisor
 
 
 def _shift(pixels_BCHW: Tensor, most: int, offsets: Sequence[Sequence[int]]) -> Tensor:

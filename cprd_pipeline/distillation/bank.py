@@ -74,18 +74,17 @@ class FeatureBank:
         return self._features_ND[torch.from_numpy(rows)]
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps: the features of the held contents, their rows and their steps."""
-        rows = np.flatnonzero(self.held())
-        kept = {"rows": torch.from_numpy(rows), "steps": torch.from_numpy(self._steps[rows])}
-        return kept | ({} if self._features_ND is None else {"features": self.take(rows)})
+        """What a checkpoint keeps: the bank's own tensors, to be written at once; a copy of a mapped file would not fit."""
+        kept = {"steps": torch.from_numpy(self._steps)}
+        return kept | ({} if self._features_ND is None else {"features": self._features_ND})
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what a checkpoint kept."""
-        self._steps[:] = NEVER
+        self._steps[:] = state["steps"].numpy()
         if "features" in state:
-            rows = state["rows"].numpy()
-            self.put(rows, state["features"], 0)
-            self._steps[rows] = state["steps"].numpy()
+            if self._features_ND is None:
+                self._features_ND = self._room(state["features"].shape[1])
+            self._features_ND.copy_(state["features"])
 
     def _room(self, width: int) -> Float16[Tensor, "N D"]:
         if self._count * width * torch.float16.itemsize <= self._memory:

@@ -106,8 +106,7 @@ class BlipRecipe(Recipe):
         matching = pairs.matching(blip.match(image, pairs.images, ids, mask))
         contrastive = (itc_loss(dual_BB, excluded_BB) + itc_loss(dual_BB.T, excluded_BB.T)) / 2
         total = settings.contrastive_weight * contrastive + settings.matching_weight * matching
-        temperature = blip.temperature.detach().clone()  # an update changes it in place
-        return {"total": total, "contrastive": contrastive, "matching": matching, "temperature": temperature}
+        return {"total": total, "contrastive": contrastive, "matching": matching, "temperature": blip.temperature}
 
     def bound(self) -> None:
         """Keep the temperature between ALBEF's bounds."""

@@ -19,6 +19,7 @@ from cprd_pipeline.distillation.settings import DistillSettings
 _BATCHES = 32
 _LEAST_ENTROPY = 0.02
 _LARGEST_TOP = 0.99
+_FLAT = 1 - 1e-6
 
 
 class TeacherTargets(NamedTuple):
@@ -36,6 +37,11 @@ class TeacherTargets(NamedTuple):
     def collapsed(self) -> bool:
         """Whether next to nothing is left for any item but the first."""
         return self.entropy_share < _LEAST_ENTROPY or self.top_share > _LARGEST_TOP
+
+    @property
+    def flat(self) -> bool:
+        """Whether all items of a list are alike: scores that are all the same, or next to it."""
+        return self.entropy_share > _FLAT
 
 
 def targets_of_training(settings: DistillSettings, meetings: Meetings, listing: Listing) -> TeacherTargets | None:

@@ -16,10 +16,12 @@ def gradient_cosine(ours: Gradients, theirs: Gradients) -> float | None:
         theirs: Gradient of the other loss by the same weights.
 
     Returns:
-        In [-1, 1]; None where a gradient is zero.
+        In [-1, 1]; None where a gradient is zero, or not finite as in float16 before the loss scale has settled.
     """
     lengths = math.sqrt(_dot(ours, ours)) * math.sqrt(_dot(theirs, theirs))
-    return max(-1.0, min(1.0, _dot(ours, theirs) / lengths)) if lengths else None
+    if not lengths or not math.isfinite(lengths):
+        return None
+    return max(-1.0, min(1.0, _dot(ours, theirs) / lengths))
 
 
 def _dot(ours: Gradients, theirs: Gradients) -> float:

@@ -50,11 +50,6 @@ class BatchKnowledge(NamedTuple):
     i2t: KnownPairs
     t2i: KnownPairs
 
-    @property
-    def flagged(self) -> npt.NDArray[np.bool_]:
-        """Marked as a probable false negative for either side; image by caption, bool [B, B]."""
-        return self.i2t.flagged_QN | self.t2i.flagged_QN.T
-
 
 @dataclass(frozen=True)
 class TeacherKnowledge:

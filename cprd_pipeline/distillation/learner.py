@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cprd_pipeline.corpus.reader import Corpus
-from cprd_pipeline.distillation.augment import Augmenter
+from cprd_pipeline.distillation.augment import Augmenter, pixel_divisor
 from cprd_pipeline.distillation.bank_items import BankItems
 from cprd_pipeline.distillation.banks import Banks
 from cprd_pipeline.distillation.batches import PositivePairs
@@ -87,7 +87,7 @@ class Learner:
         self._towers = Towers(student, settings.micro_batch, processes, settings.seed, compiled=settings.compile)
         self._listing = Listing(settings, knowledge, positives)
         self._objective = Objective(settings)
-        augmenter = Augmenter(settings.augmentation, student.image_processor.image_std, settings.seed, student.device)
+        augmenter = Augmenter(settings.augmentation, pixel_divisor(student.image_processor), settings.seed, student.device)
         self._encoder = StepEncoder(corpus.texts, augmenter, processes)
         self._banks = None
         if settings.items == "bank" and knowledge is not None:
@@ -131,7 +131,9 @@ class Learner:
         # SigLIP holds its scale and its bias as vectors of one.
         scale = self.student.logit_scale.exp().reshape(())
         parts = self._parts(step, meeting, encoded, scale, asked)
-        losses = Losses(*torch.stack([part.detach() for part in parts]).tolist())
+        # Read at once and before the rest: on a GPU, reading waits for all that was asked for until then.
+        *values, scale_now = torch.stack([number.detach() for number in (*parts, scale)]).tolist()
+        losses = Losses(*values)
         _check_finite(losses, step)
         extra = self._cosine(step, encoded, parts)
         if self._banks and asked:
@@ -141,7 +143,7 @@ class Learner:
         self._move()
         self._update_average(step)
         self._fill_banks(step, meeting, encoded, pixels_UCHW)
-        return Stepped(losses, rate, float(scale.detach()), extra)
+        return Stepped(losses, rate, scale_now, extra)
 
     def _parts(
         self, step: int, meeting: Meeting, encoded: Encoded, scale: Tensor, asked: tuple[BankItems, BankItems] | None
@@ -163,7 +165,8 @@ class Learner:
         found: list[Sequence[Tensor | None]] = []
         for part in (parts.contrastive, parts.distillation):
             self._optimizer.zero_grad(set_to_none=True)
-            self._encoder.backward(self._towers, step, encoded, part, self._weights, keep_graph=True)
+            # Scaled as the loss is, so that gradients do not vanish in float16; their cosine stays.
+            self._encoder.backward(self._towers, step, encoded, self._scaler.scale(part), self._weights, keep_graph=True)
             found.append([weight.grad for weight in self._weights])
         cosine = gradient_cosine(*found)
         return {} if cosine is None else {"gradient_cosine": cosine}
@@ -217,23 +220,6 @@ class Learner:
         state |= {"average": self._average.state_dict()} if self._average is not None else {}
         state |= {"scaler": self._scaler.state_dict()} if self._scaler.is_enabled() else {}
         return state | ({"banks": self._banks.state()} if self._banks is not None else {})
-
-    def check_weights(self, step: int) -> None:
-        """Refuse weights that a step made infinite, or NaN.
-
-        Args:
-            step: Number of finished steps.
-
-        Raises:
-            ModelError: All are counted, the first is named.
-        """
-        bad = [name for name, weights in self.student.model.named_parameters() if not torch.isfinite(weights).all()]
-        if bad:
-            raise ModelError(
-                f"{len(bad)} weights are not finite after step {step} (first: {bad[0]})",
-                expected="finite weights",
-                do="lower learning_rate or set clip_norm; the last checkpoint is kept",
-            )
 
     def load(self, state: dict[str, Any]) -> None:
         """Go back to what a checkpoint kept."""

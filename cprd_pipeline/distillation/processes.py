@@ -12,12 +12,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
 
 from cprd_pipeline.errors import SettingsError
+
+_PATIENCE = timedelta(hours=1)
+"""How long a process waits for the others: they do while the leading one writes a checkpoint, on a slow disk for long."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,12 @@ class Processes:
 
 
 @contextmanager
-def join_processes(batch_size: int) -> Iterator[Processes]:
+def join_processes(batch_size: int, device: torch.device) -> Iterator[Processes]:
     """Join the processes that torchrun started, for the length of the block; without torchrun there is one.
 
     Args:
         batch_size: Of the whole run, to be shared evenly.
+        device: Of this process: `device_of_process` chose it.
 
     Raises:
         SettingsError: The batch cannot be shared evenly.
@@ -103,7 +108,12 @@ def join_processes(batch_size: int) -> Iterator[Processes]:
             expected="a batch that the processes share evenly: batch_size counts the pairs of all of them",
             do=f"set batch_size to {batch_size // size * size or size}",
         )
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if device.type == "cuda":
+        # Before anything is sent: NCCL would open every process' messages on the first GPU.
+        torch.cuda.set_device(device)
+        distributed.init_process_group("nccl", device_id=device, timeout=_PATIENCE)
+    else:
+        distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield Processes(distributed.get_rank(), size)
     finally:
@@ -111,7 +121,16 @@ def join_processes(batch_size: int) -> Iterator[Processes]:
 
 
 def device_of_process(choice: str) -> str:
-    """The device setting of this process: with torchrun each takes the GPU of its number where the setting leaves that open."""
+    """The device setting of this process: with torchrun each takes the GPU of its number.
+
+    Raises:
+        SettingsError: Several processes are told to take one GPU.
+    """
     number = os.environ.get("LOCAL_RANK")
-    takes_own = number is not None and choice in ("auto", "cuda") and torch.cuda.is_available()
-    return f"cuda:{number}" if takes_own else choice
+    if number is None:
+        return choice
+    if choice.startswith("cuda:") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingsError(
+            f"device is {choice}, for several processes", expected="auto, cuda or cpu", do="each takes the GPU of its number then"
+        )
+    return f"cuda:{number}" if choice in ("auto", "cuda") and torch.cuda.is_available() else choice

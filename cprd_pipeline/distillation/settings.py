@@ -14,6 +14,7 @@ from cprd_pipeline.distillation.objective_settings import (
     MarginMseSettings,
     RankNetSettings,
 )
+from cprd_pipeline.distillation.schedule import check_warmup
 from cprd_pipeline.settings import (
     Beta,
     NonNegativeFloat,
@@ -147,6 +148,23 @@ class DistillSettings(StageSettings):
             raise ValueError("patience counts evaluations; set eval_steps")
         if self.objective == "itc" and self.cosine_steps is not None:
             raise ValueError("objective itc has one loss part, whose gradient cosine_steps could compare with none; set it to null")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> "DistillSettings":
+        if self.contrastive_weight:
+            return self
+        if self.objective == "itc":
+            raise ValueError(
+                "contrastive_weight is 0 and objective itc has no other loss, so that nothing would be learned; raise it"
+            )
+        if not self.distillation_weight:
+            raise ValueError("contrastive_weight and distillation_weight are both 0, so that nothing would be learned; raise one")
+        return self
+
+    @model_validator(mode="after")
+    def _the_warmup_ends(self) -> "DistillSettings":
+        check_warmup(self.warmup_steps, self.steps)
         return self
 
     def shaping(self) -> dict[str, object]:

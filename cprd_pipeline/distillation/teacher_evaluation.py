@@ -33,12 +33,13 @@ class TeacherQuality(NamedTuple):
     Args:
         dual_rsum: RSUM of the dual branch alone; percent, at most 600.
         reranked_rsum: RSUM after the cross-encoder reordered the head of each list.
-        matching_accuracy: Mean of two shares, in percent: annotated pairs with a logit above 0, random others with one below.
+        matching_accuracy: Mean of two shares, in percent: annotated pairs with a logit above 0, random others with one below; None
+            where chance drew no other pair, as it must in a split of one image.
     """
 
     dual_rsum: float
     reranked_rsum: float
-    matching_accuracy: float
+    matching_accuracy: float | None
 
 
 @runtime_checkable
@@ -75,7 +76,7 @@ def evaluate_teacher(
         dual: Its dual branch.
         reader: Of the corpus' images, with the teacher's `preprocess`.
         corpus: The corpus.
-        split: Held-out images and captions; those without a positive in the split take no part.
+        split: Held-out images and captions, with a positive at least; those without one in the split take no part.
         depth: Length of the reordered head.
         seed: Of the random pairs in the matching accuracy.
     """
@@ -93,9 +94,14 @@ def evaluate_teacher(
         _ranks(images_IE, captions_CE, annotated_P2, i2t_P2, scores.of(i2t_P2), depth),
         _ranks(captions_CE, images_IE, annotated_P2[:, ::-1], t2i_P2, scores.of(t2i_P2[:, ::-1]), depth),
     )
-    accuracy = (np.mean(scores.of(annotated_P2) > 0) + np.mean(scores.of(random_P2) < 0)) / 2
     by_dual, reranked = (rsum(*map(summarise_ranks, ranks)) for ranks in zip(*directions, strict=True))
-    return TeacherQuality(by_dual, reranked, 100.0 * float(accuracy))
+    return TeacherQuality(by_dual, reranked, _matching_accuracy(scores.of(annotated_P2), scores.of(random_P2)))
+
+
+def _matching_accuracy(annotated_P: Float32[np.ndarray, " P"], random_K: Float32[np.ndarray, " K"]) -> float | None:
+    if not len(random_K):
+        return None
+    return 100.0 * float((np.mean(annotated_P > 0) + np.mean(random_K < 0)) / 2)
 
 
 def _vectors(batches: Iterable[Float[Tensor, "B E"]]) -> Float32[np.ndarray, "N E"]:

@@ -23,7 +23,10 @@ from cprd_pipeline.models.preprocessing import Pixels
 _NEGATIVES = 32
 
 Losses = dict[str, Float[Tensor, ""]]
-"""Scalars for the log by name: `total`, which is trained, its parts, among them `matching`, and what else is worth watching."""
+"""Scalars for the log by name: `total`, which is trained, its parts, among them `matching`, and what else is worth watching.
+
+They are read before the update, which may change one in place.
+"""
 
 
 class Recipe(ABC):
@@ -108,7 +111,7 @@ def draw_pairs(
     Raises:
         ModelError: The likeness is not finite.
     """
-    check_finite(likeness_BB.mean(), step)
+    check_finite(float(likeness_BB.mean()), step)
     seed = int(np.random.SeedSequence([settings.seed, _NEGATIVES, step]).generate_state(1)[0])
     draw = (settings.negatives, settings.hard_share, torch.Generator().manual_seed(seed))
     captions_BK = sample_negatives(likeness_BB, excluded_BB, *draw)
@@ -128,15 +131,15 @@ def annotated(positives: PositivePairs, rows: BatchRows, device: torch.device) -
     return torch.from_numpy(np.ascontiguousarray(positives.among(rows))).to(device)
 
 
-def check_finite(value: Float[Tensor, ""], step: int) -> None:
+def check_finite(value: float, step: int) -> None:
     """Stop a training that has left the numbers.
 
     Raises:
         ModelError: The value is NaN or infinite.
     """
-    if not math.isfinite(float(value)):
+    if not math.isfinite(value):
         raise ModelError(
-            f"the teacher's training has come to {float(value)} at step {step}",
+            f"the teacher's training has come to {value} at step {step}",
             expected="finite logits and losses",
             do="lower learning_rate or clip_norm; the last checkpoint is kept",
         )

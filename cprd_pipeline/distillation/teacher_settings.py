@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cprd_pipeline.distillation.schedule import check_warmup
 from cprd_pipeline.settings import (
     Beta,
     NonNegativeFloat,
@@ -78,6 +79,29 @@ class TrainTeacherSettings(StageSettings):
         # DVC deletes an output before its stage runs.
         if Path(self.teacher).resolve() == self.output.resolve():
             raise ValueError(f"teacher and output are both {self.output}, which would be overwritten; name another output")
+        return self
+
+    @model_validator(mode="after")
+    def _a_batch_has_its_negatives(self) -> "TrainTeacherSettings":
+        others = self.batch_size - 1
+        if self.negatives > others:
+            raise ValueError(
+                f"negatives is {self.negatives}, and a pair has {others} others in its batch; lower it or raise batch_size"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> "TrainTeacherSettings":
+        weights = {"contrastive_weight": self.contrastive_weight, "matching_weight": self.matching_weight}
+        if self.teacher == SCENES:
+            weights |= {"token_weight": self.token_weight, "listwise_weight": self.listwise_weight}
+        if not any(weights.values()):
+            raise ValueError(f"{', '.join(weights)} are all 0, so that nothing would be learned; raise one")
+        return self
+
+    @model_validator(mode="after")
+    def _the_warmup_ends(self) -> "TrainTeacherSettings":
+        check_warmup(self.warmup_steps, self.steps)
         return self
 
     def shaping(self) -> dict[str, object]:

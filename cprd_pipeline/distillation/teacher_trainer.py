@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from cprd_pipeline.corpus.reader import Rows, Split
 from cprd_pipeline.distillation.batches import PairSampler
 from cprd_pipeline.distillation.checkpoints import Checkpoints
+from cprd_pipeline.distillation.finite import check_finite_weights
 from cprd_pipeline.distillation.pixels import PixelSource
 from cprd_pipeline.distillation.schedule import learning_rate
 from cprd_pipeline.distillation.teacher_batches import LengthBatches
 from cprd_pipeline.distillation.teacher_recipe import Recipe, check_finite
 from cprd_pipeline.distillation.teacher_settings import TrainTeacherSettings
-from cprd_pipeline.progress import Bar, progress_bar
+from cprd_pipeline.models.device import random_devices
+from cprd_pipeline.progress import Bar, announce, progress_bar
 
 _STEP_SEED = 33
 
@@ -44,11 +46,17 @@ class TeacherTrainer:
         """Train to the last step, from the newest checkpoint where there is one."""
         done, every = self._resume(), self.settings.checkpoint_steps
         self._recipe.module.train()
-        with progress_bar("training", self.settings.steps, "steps", done=done) as bar, torch.random.fork_rng():
+        device = next(self._recipe.module.parameters()).device
+        with (
+            progress_bar("training", self.settings.steps, "steps", done=done) as bar,
+            torch.random.fork_rng(random_devices(device)),
+        ):
             while done < self.settings.steps:
                 until = min(self.settings.steps, (done // every + 1) * every)
                 self._train(range(done, until), pixels, bar)
                 done = until
+                # Before it replaces an older one: a checkpoint is there to go on from. The last one is what is saved.
+                check_finite_weights(self._recipe.module, done)
                 self._checkpoints.save(done, self._state())
         self._recipe.module.eval()
 
@@ -60,13 +68,13 @@ class TeacherTrainer:
             torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, _STEP_SEED, step]).generate_state(1)[0]))
             rate = learning_rate(step, self.settings.steps, self.settings.warmup_steps, self.settings.learning_rate)
             losses = self._recipe.losses(step, rows, pixels_BCHW)
-            check_finite(losses["total"].detach(), step)
+            # All at once and before the update, for whose end a GPU would otherwise be waited for.
+            values = dict(zip(losses, torch.stack([loss.detach() for loss in losses.values()]).tolist(), strict=True))
+            check_finite(values["total"], step)
             self._update(losses["total"], rate)
             if (step + 1) % self.settings.log_steps == 0 or step + 1 == self.settings.steps:
-                parts = {name: float(loss.detach()) for name, loss in losses.items()}
-                self.log.append({"step": step + 1, "learning_rate": rate, **parts})
-            total, matching = (float(losses[name].detach()) for name in ("total", "matching"))
-            bar.advance(1, f"loss {total:.3f}, matching {matching:.3f}")
+                self.log.append({"step": step + 1, "learning_rate": rate, **values})
+            bar.advance(1, f"loss {values['total']:.3f}, matching {values['matching']:.3f}")
 
     def _update(self, loss: Float[Tensor, ""], rate: float) -> None:
         for group in self._optimizer.param_groups:
@@ -85,6 +93,7 @@ class TeacherTrainer:
         if found is None:
             return 0
         step, state = found
+        announce(f"going on after step {step:,} of {self.settings.steps:,}, where an earlier run was stopped")
         self._recipe.module.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.log = list(state["log"])

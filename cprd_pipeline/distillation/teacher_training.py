@@ -16,12 +16,14 @@ from cprd_pipeline.distillation.teacher_recipe import Recipe
 from cprd_pipeline.distillation.teacher_scenes import SceneDual, SceneRecipe
 from cprd_pipeline.distillation.teacher_settings import SCENES, TrainTeacherSettings
 from cprd_pipeline.distillation.teacher_trainer import TeacherTrainer
+from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.models.blip import BlipTeacher
 from cprd_pipeline.models.cross_encoder import CrossEncoder
 from cprd_pipeline.models.device import choose_device, choose_dtype
 from cprd_pipeline.models.scene_teacher import SceneTeacher
+from cprd_pipeline.store.conclusion import conclude, earlier_report
 from cprd_pipeline.store.folder import InputFolder, OutputWriter
-from cprd_pipeline.store.report import StageReport, Stopwatch, earlier_report
+from cprd_pipeline.store.report import StageReport, Stopwatch
 
 TRAINING_LOG = "training_log.jsonl"
 
@@ -29,15 +31,30 @@ TRAINING_LOG = "training_log.jsonl"
 def run(settings: TrainTeacherSettings) -> StageReport:
     """Train a teacher, or go on with one whose training was interrupted, then measure the finished folder."""
     corpus = Corpus(settings.corpus)
+    held_out = _held_out(settings, corpus)
     begun_from = {} if settings.teacher == SCENES else {"teacher": blip_identity(settings.teacher)}
     writer = OutputWriter(settings.output, "teacher", settings.shaping(), {"corpus": corpus.digest, **begun_from})
     watch = Stopwatch()
+    if (earlier := earlier_report(settings.report, writer, settings.as_json())) is not None:
+        return earlier
     if not writer.is_current():
         _train(settings, corpus, writer, watch)
-    elif (earlier := earlier_report(settings.report, settings.output)) and earlier.settings == settings.as_json():
-        return earlier
-    quality = _evaluate(settings, corpus, watch)
-    return _report(settings, quality, watch).save(settings.report)
+    quality = None if held_out is None else _evaluate(settings, corpus, held_out, watch)
+    return conclude(_report(settings, quality, watch), settings.report, writer)
+
+
+def _held_out(settings: TrainTeacherSettings, corpus: Corpus) -> Split | None:
+    """What the teacher is measured on; that it is there is known before a long training."""
+    if settings.validation_split is None:
+        return None
+    split = corpus.split(settings.validation_split)
+    if not len(split.positives):
+        raise CorpusError(
+            f"split {split.name}: no image has a caption in it",
+            expected="at least one pair to measure the teacher by",
+            do="choose another validation_split, or set it to null",
+        )
+    return split
 
 
 def _train(settings: TrainTeacherSettings, corpus: Corpus, writer: OutputWriter, watch: Stopwatch) -> None:
@@ -67,11 +84,8 @@ def _recipe(settings: TrainTeacherSettings, corpus: Corpus, split: Split, inputs
     return BlipRecipe(settings, corpus, split, device, inputs["teacher"])
 
 
-def _evaluate(settings: TrainTeacherSettings, corpus: Corpus, watch: Stopwatch) -> TeacherQuality | None:
-    if settings.validation_split is None:
-        return None
+def _evaluate(settings: TrainTeacherSettings, corpus: Corpus, split: Split, watch: Stopwatch) -> TeacherQuality:
     teacher, dual = _trained(settings)
-    split = corpus.split(settings.validation_split)
     with ImageReader(corpus, settings.workers, teacher.preprocess) as reader, watch.measure("evaluating"):
         return evaluate_teacher(teacher, dual, reader, corpus, split, settings.rerank_depth, settings.seed)
 
@@ -102,9 +116,10 @@ def _report(settings: TrainTeacherSettings, quality: TeacherQuality | None, watc
     ]
     if quality is not None:
         results |= quality._asdict()
+        accuracy = quality.matching_accuracy
         table += [
             ("RSUM of its dual branch", f"{quality.dual_rsum:.1f} of 600"),
             (f"RSUM, top {settings.rerank_depth} reranked", f"{quality.reranked_rsum:.1f}"),
-            ("pairs on the right side of 0", f"{quality.matching_accuracy:.1f} %"),
+            ("pairs on the right side of 0", "no random pair to tell from" if accuracy is None else f"{accuracy:.1f} %"),
         ]
     return StageReport("train-teacher", settings.as_json(), results, table, watch.seconds)

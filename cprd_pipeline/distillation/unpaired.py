@@ -46,10 +46,14 @@ class UnpairedPools:
         images = _Side(split.images, split.positives[:, 0], corpus.images.first_with_digest)
         captions = _Side(split.captions, split.positives[:, 1], corpus.captions.first_with_digest)
         if not len(images.unpaired) and not len(captions.unpaired):
+            elsewhere = _splits_with_unpaired(corpus)
+            make = (
+                f"set unpaired.split to {' or '.join(elsewhere)}" if elsewhere else "prepare the corpus with files.unpaired: keep"
+            )
             raise CorpusError(
                 f"split {split.name} has no unpaired image and no unpaired caption, unpaired.share is {settings.share:g}",
                 expected="some of them",
-                do="prepare the corpus with files.unpaired: keep, or set unpaired.share to 0",
+                do=f"{make}, or set unpaired.share to 0",
             )
         floor = -np.inf if settings.positive == "none" else settings.floor
         self._images = _Pool(images, captions, knowledge, "i2t", floor)
@@ -113,6 +117,12 @@ class UnpairedPools:
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng([self._seed, _EPOCH_ORDER, epoch]).permutation(len(self)))
         return self._order[1]
+
+
+def _splits_with_unpaired(corpus: Corpus) -> list[str]:
+    """Splits with an item that no annotation pairs."""
+    sides = enumerate((corpus.images, corpus.captions))
+    return sorted({name for n, side in sides for name in np.delete(side.splits, corpus.positives[:, n]).tolist()})
 
 
 class _Side:

@@ -34,7 +34,7 @@ def choose_device(choice: DeviceChoice) -> "torch.device":
     import torch
 
     if choice == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else CPU)
+        return _prepared(torch.device("cuda" if torch.cuda.is_available() else CPU))
     try:
         device = torch.device(choice)
     except RuntimeError:
@@ -43,6 +43,18 @@ def choose_device(choice: DeviceChoice) -> "torch.device":
         raise SettingsError(f"device is {choice!r}", expected="auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise MachineError(f"device {choice}: {torch.cuda.device_count()} CUDA devices are there", do="set device to auto or cpu")
+    return _prepared(device)
+
+
+def _prepared(device: "torch.device") -> "torch.device":
+    """The device, with two habits of CUDA's put off for the rest of the process."""
+    import torch
+
+    if device.type == "cuda":
+        # Convolutions would round their inputs to 10 bits (TF32): float32 is a part of fingerprints, and means float32.
+        torch.backends.cudnn.allow_tf32 = False
+        # cuDNN's attention plans anew for every shape, and captions have many lengths; the other kernels do not.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     return device
 
 
@@ -51,8 +63,14 @@ def choose_dtype(choice: DtypeChoice, device: "torch.device") -> "torch.dtype":
     import torch
 
     if choice == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bfloat16 else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}[choice]
+
+
+def random_devices(device: "torch.device") -> "list[torch.device]":
+    """Whose random state a training on a device changes, beside the CPU's: that of no other GPU."""
+    return [] if device.type == CPU else [device]
 
 
 def device_name(choice: DeviceChoice) -> str:

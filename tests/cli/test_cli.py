@@ -68,6 +68,10 @@ def test_version(tmp_path: Path) -> None:
             ("distill", "--config", "empty.yaml", "--set", "rankings=[r]", "--set", "steps=20"),
             "distillation begins at step 50 of 20, so that the teacher would never be heard; lower distillation_from_step",
         ),
+        (
+            ("train-teacher", "--config", "empty.yaml", "--set", "negatives=100"),
+            "negatives is 100, and a pair has 63 others in its batch; lower it or raise batch_size",
+        ),
         (("init", "list.yaml"), "list.yaml: is a file; expected a new or empty folder"),
     ],
 )

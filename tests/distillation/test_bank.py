@@ -65,10 +65,10 @@ def test_a_bank_is_a_dictionary_of_the_newest_features(tmp_path: Path, puts: lis
 def test_what_a_checkpoint_keeps_is_what_was_there(
     tmp_path: Path, before: list[list[int]], later: list[list[int]], memory: int, fresh: bool
 ) -> None:
-    """Loaded into a fresh bank, or into the same one after further steps; the state does not change with the bank."""
+    """Loaded into a fresh bank, or into the same one after further steps."""
     bank = FeatureBank(COUNT, tmp_path / "images", memory)
     plain = filled(bank, before)
-    state = bank.state()
+    state = {name: tensor.clone() for name, tensor in bank.state().items()}
     filled(bank, later)
     loaded = FeatureBank(COUNT, tmp_path / "other", memory) if fresh else bank
     loaded.load(state)
@@ -97,6 +97,15 @@ def test_a_bank_that_the_disk_has_no_room_for_is_one_line(tmp_path: Path, monkey
         FeatureBank(COUNT, tmp_path / "images", IN_FILE).put(np.arange(COUNT), features_of(0, COUNT), 0)
 
 
+def test_the_state_of_a_bank_in_a_file_takes_no_memory(tmp_path: Path) -> None:
+    """It is the mapped file itself, which a checkpoint writes from where it lies."""
+    bank = FeatureBank(COUNT, tmp_path / "images", IN_FILE)
+    bank.put(np.array([1]), features_of(0, 1), 0)
+    first, again = bank.state()["features"], bank.state()["features"]
+    assert first.data_ptr() == again.data_ptr()
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "images", dtype=np.float16), first.numpy().ravel())
+
+
 def test_an_interrupted_run_holds_nothing_of_its_file(tmp_path: Path) -> None:
     """A killed run leaves features of later steps behind; only the checkpoint says what there is."""
     FeatureBank(COUNT, tmp_path / "images", IN_FILE).put(np.arange(COUNT), features_of(0, COUNT), 0)
@@ -120,12 +129,12 @@ def test_an_empty_bank_has_nothing_and_says_so(tmp_path: Path) -> None:
     bank = FeatureBank(COUNT, tmp_path / "images", IN_MEMORY)
     nothing = np.empty(0, dtype=np.int64)
     assert (bank.width, bank.held().sum(), bank.age(nothing, 3), len(bank.take(nothing))) == (0, 0, 0.0, 0)
-    state = bank.state()
+    state = {name: tensor.clone() for name, tensor in bank.state().items()}
     filled(bank, [[1, 2]])
     bank.load(state)
     assert not bank.held().any()
     assert bank.take(nothing).shape == (0, WIDTH)
-    assert set(FeatureBank(COUNT, tmp_path / "images", IN_MEMORY).state()) == {"rows", "steps"}
+    assert set(FeatureBank(COUNT, tmp_path / "images", IN_MEMORY).state()) == {"steps"}
 
 
 def test_age_is_the_mean_over_what_is_asked(tmp_path: Path) -> None:

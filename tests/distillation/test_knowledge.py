@@ -115,7 +115,8 @@ def test_flags_and_cutoffs_reach_the_batch(tmp_path: Path, corpus: Corpus) -> No
     ]
     write_rankings(tmp_path / "r", rows, corpus)
     knowledge = load(tmp_path / "r", corpus)
-    assert knowledge.among(BatchRows.of_pairs(np.array([2]), np.array([9]))).flagged.tolist() == [[True]]
+    told = knowledge.among(BatchRows.of_pairs(np.array([2]), np.array([9])))
+    assert told.i2t.flagged_QN.tolist() == told.t2i.flagged_QN.tolist() == [[True]]
     assert knowledge.image_cutoffs[2] == 2.0
     assert np.isinf(knowledge.image_cutoffs[3])
     assert np.isinf(knowledge.caption_cutoffs[9])

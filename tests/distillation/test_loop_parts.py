@@ -2,13 +2,17 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from transformers import CLIPImageProcessorPil
 
-from cprd_pipeline.distillation.augment import Augmenter
+from cprd_pipeline.distillation.augment import Augmenter, pixel_divisor
 from cprd_pipeline.distillation.checkpoints import Checkpoints
 from cprd_pipeline.distillation.loop_settings import Augmentation
 from cprd_pipeline.distillation.schedule import learning_rate
@@ -26,6 +30,14 @@ def test_learning_rate_rises_to_the_peak_and_ends_at_two_percent() -> None:
     assert rates[500] == pytest.approx(0.51)
     assert rates[1000] == pytest.approx(0.02)
     assert learning_rate(0, 10, 0, 1.0) == 1.0
+
+
+@pytest.mark.parametrize(("warmup", "highest"), [(0, 1.0), (100, 0.996), (1200, 0.531)])
+def test_the_cosine_falls_during_the_warmup_too(warmup: int, highest: float) -> None:
+    """So the highest rate of 2,400 steps is as the documentation says, and afterwards that of a training without warm-up."""
+    rates, plain = ([learning_rate(step, 2400, length, 1.0) for step in range(2400)] for length in (warmup, 0))
+    assert max(rates) == pytest.approx(highest, abs=5e-4)
+    assert rates[warmup:] == plain[warmup:]
 
 
 def test_checkpoints_keep_the_newest(tmp_path: Path) -> None:
@@ -133,6 +145,32 @@ def test_noise_has_the_stated_spread() -> None:
     """10 of 255 is 10/127.5 once the processor has divided by a deviation of 0.5."""
     noisy = augmented(augmenter(Augmentation(noise=10)), torch.zeros(64, 3, 16, 16), 0)
     assert float(noisy.std()) == pytest.approx(10 / 127.5, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"do_normalize": False},
+        {"do_normalize": False, "image_std": None},
+        {"image_mean": 0.5, "image_std": 0.25},
+        {"do_rescale": False},
+        {"do_rescale": None, "rescale_factor": None, "do_normalize": None},
+        {"rescale_factor": 2 / 255},
+    ],
+    ids=str,
+)
+def test_brightness_is_a_share_of_half_the_range_whatever_the_processor_does(options: dict[str, Any]) -> None:
+    """Of 1.0 it comes up to half of the way from a black picture to a white one, in the units in which a student sees them."""
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}, **options)
+    black, white = (
+        torch.from_numpy(processor([Image.fromarray(np.full((8, 8, 3), value, dtype=np.uint8))])["pixel_values"][0]).float()
+        for value in (0, 255)
+    )
+    brighter = Augmenter(Augmentation(brightness=1.0), pixel_divisor(processor), 0, torch.device("cpu"))
+    shares = (augmented(brighter, black.expand(64, -1, -1, -1), 0) - black) / (white - black)
+    assert 0.48 < float(shares.abs().max()) <= 0.5 + 1e-5
+    torch.testing.assert_close(shares, shares[:, :1, :1, :1].expand_as(shares))
 
 
 @given(words=st.lists(st.sampled_from(["red", "circle", "left", "of"]), min_size=1, max_size=9), step=st.integers(0, 99))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch import distributed
 
 from cprd_pipeline.distillation import learner
 from cprd_pipeline.distillation.processes import Processes, device_of_process, join_processes
@@ -43,7 +45,7 @@ MEET = """
 import sys, torch
 from cprd_pipeline.distillation import learner
 from cprd_pipeline.distillation.processes import join_processes
-with join_processes(4) as processes:
+with join_processes(4, torch.device("cpu")) as processes:
     rows = torch.arange(10.0).view(5, 2)
     mine = rows[processes.part(5)]
     assert torch.equal(processes.gather(mine, 5), rows), "gather"
@@ -77,7 +79,7 @@ def test_slices_follow_each_other_and_differ_by_one_at_most(count: int, size: in
 
 def test_one_process_alone_needs_no_torchrun() -> None:
     """Nothing is sent anywhere."""
-    with join_processes(3) as alone:
+    with join_processes(3, torch.device("cpu")) as alone:
         assert alone == Processes(0, 1)
         assert alone.leads
     rows = torch.ones(2, 2, requires_grad=True)
@@ -96,7 +98,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatc
     """Before anything is started."""
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(SettingsError, match=r"batch_size is 64, with 3 processes.*share evenly.*set batch_size to 63"):
-        with join_processes(64):
+        with join_processes(64, torch.device("cpu")):
             pass
 
 
@@ -108,6 +110,33 @@ def test_each_process_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert device_of_process("auto") == device_of_process("cuda") == "cuda:1"
     assert device_of_process("cuda:3") == "cuda:3"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        SettingsError, match=r"device is cuda:3, for several processes; expected auto, cuda or cpu; each takes the GPU"
+    ):
+        device_of_process("cuda:3")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_the_backend_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """A run on the CPU of a machine with GPUs sends tensors of the CPU; with GPUs each process has its own before it sends."""
+    calls: list[tuple[str, object]] = []
+
+    def begin(backend: str, timeout: timedelta, device_id: torch.device | None = None) -> None:
+        assert timeout >= timedelta(hours=1)
+        calls.append((backend, device_id))
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda found: calls.append(("set_device", found)))
+    monkeypatch.setattr(distributed, "init_process_group", begin)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: calls.append(("left", None)))
+    chosen = torch.device(device)
+    with join_processes(4, chosen) as processes:
+        assert processes == Processes(1, 2)
+    begun = [("set_device", chosen), ("nccl", chosen)] if device == "cuda:1" else [("gloo", None)]
+    assert calls == [*begun, ("left", None)]
 
 
 def trained(project: Path, name: str, size: int, **changes: Any) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:  # noqa: F811

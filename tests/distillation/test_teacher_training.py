@@ -1,19 +1,26 @@
 """Stage `train-teacher`: what it leaves, that it learns, and that a kill changes no byte of it."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from cprd_pipeline.corpus.images import ImageReader
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.distillation import teacher_batches
+from cprd_pipeline.distillation.teacher_scenes import SceneRecipe
 from cprd_pipeline.distillation.teacher_settings import TrainTeacherSettings
+from cprd_pipeline.distillation.teacher_trainer import TeacherTrainer
 from cprd_pipeline.distillation.teacher_training import run
 from cprd_pipeline.errors import CorpusError, ModelError
 from cprd_pipeline.models.scene_teacher import SceneTeacher
-from cprd_pipeline.store.folder import InputFolder, cache_folder
+from cprd_pipeline.store.folder import InputFolder, OutputWriter, cache_folder
+from tests.distillation.coloured_squares import coloured_squares
 from tests.distillation.killed_teacher import kill_in_the_middle
 
 
@@ -123,3 +130,78 @@ def test_divergence_is_reported_with_its_step(corpus: Corpus, tmp_path: Path):
     """A logit or loss that is no number stops the run with the step and the knob to turn."""
     with pytest.raises(ModelError, match=r"come to -?(nan|inf) at step \d+.*lower learning_rate"):
         run(_settings(corpus, tmp_path, learning_rate=1e30, warmup_steps=0, clip_norm=1e30))
+
+
+@pytest.mark.parametrize("values", [{"steps": 1}, {"steps": 3, "checkpoint_steps": 1}], ids=["at the end", "on the way"])
+def test_weights_that_are_not_finite_are_neither_kept_nor_saved(corpus: Corpus, tmp_path: Path, values: dict[str, int]):
+    """A rate beyond all measure: the loss before the step was finite, the weights after it are not."""
+    settings = _settings(corpus, tmp_path, learning_rate=1e300, warmup_steps=0, **values)
+    with pytest.raises(ModelError, match=r"\d+ weights are not finite after step 1 \(first: .*\); .*lower learning_rate"):
+        run(settings)
+    assert not settings.output.exists()
+    assert not list((Path(os.environ["CPRD_CACHE"]) / "state" / "teacher").glob("*/checkpoints/step-*.pt"))
+
+
+def test_a_steps_numbers_are_read_once_and_before_its_update(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Read after it, they would keep the next step's work from a GPU until this one's is done."""
+    seen: list[str] = []
+
+    def noted(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            result = plain(*arguments)
+            seen.append(name)
+            return result
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("item", "tolist", "__float__"):
+            patch.setattr(torch.Tensor, name, noted("read", getattr(torch.Tensor, name)))
+        patch.setattr(SceneRecipe, "losses", noted("losses", SceneRecipe.losses))
+        patch.setattr(TeacherTrainer, "_update", noted("update", TeacherTrainer._update))
+        patch.setattr(TeacherTrainer, "_state", noted("end", TeacherTrainer._state))
+        run(_settings(corpus, tmp_path, log_steps=1))
+    # What draws the negatives looks at their likeness.
+    assert seen[: seen.index("end") + 1] == ["read", "losses", "read", "update"] * 12 + ["end"]
+
+
+def _untrainable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("it was trained before it was refused")
+
+    monkeypatch.setattr(TeacherTrainer, "run", fail)
+
+
+def test_a_validation_split_that_is_not_there_is_named_before_training(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With the splits that are."""
+    _untrainable(monkeypatch)
+    with pytest.raises(CorpusError, match=r"split 'nope' has 0 images and 0 captions.*choose one of the splits train"):
+        run(_settings(corpus, tmp_path, validation_split="nope"))
+
+
+def test_a_validation_split_without_a_pair_is_refused_before_training(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """An image, and a caption that is of another one."""
+    _untrainable(monkeypatch)
+    writer = OutputWriter(corpus.path, "corpus", {"image_root": ".", "split": True}, {})
+    for name, held_out in (("images", 23), ("captions", 0)):
+        table = pq.read_table(corpus.path / f"{name}.parquet")
+        place, splits = table.schema.get_field_index("split"), ["val" if row == held_out else "train" for row in range(len(table))]
+        writer.write_table(f"{name}.parquet", table.set_column(place, table.schema.field("split"), [splits]))
+    writer.write_table("positives.parquet", pq.read_table(corpus.path / "positives.parquet"))
+    writer.finish()
+    with pytest.raises(CorpusError, match=r"split val: no image has a caption in it; .*choose another validation_split, or set it"):
+        run(_settings(Corpus(corpus.path), tmp_path, validation_split="val"))
+
+
+def test_of_one_image_there_is_no_matching_accuracy(tmp_path: Path):
+    """All captions are its own, so that no random pair can be told from them: the report has null there, and says why."""
+    corpus = coloured_squares(tmp_path / "corpus", 16, 1)
+    report = run(_settings(corpus, tmp_path, validation_split="val"))
+    assert report.results["matching_accuracy"] is None
+    assert report.results["reranked_rsum"] == 600
+    assert dict(report.table)["pairs on the right side of 0"] == "no random pair to tell from"
+    assert json.loads((tmp_path / "report.json").read_text())["results"]["matching_accuracy"] is None

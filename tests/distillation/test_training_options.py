@@ -63,7 +63,7 @@ def test_gradient_checkpointing_changes_nothing(project: Path) -> None:  # noqa:
 
 def test_compiled_towers_train_the_same_student(project: Path) -> None:  # noqa: F811
     """In a process without the run-time type checks, which the compiler cannot look through."""
-    same = {"precision": "float64", "steps": 2, "checkpoint_steps": 2}
+    same = {"precision": "float64", "steps": 2, "warmup_steps": 1, "checkpoint_steps": 2}
     values = settings(output="data/students/compiled", compile=True, **same).as_json()
     command = [sys.executable, "-c", COMPILED, json.dumps(values)]
     done = subprocess.run(command, cwd=project, env=os.environ.copy(), capture_output=True, check=False)
@@ -184,6 +184,17 @@ def test_a_student_that_cannot_checkpoint_activations_is_refused(project: Path) 
     """The demo's student has no such thing."""
     with pytest.raises(ModelError, match=r"SceneStudent has no gradient checkpointing.*micro_batch"):
         run(settings(gradient_checkpointing=True))
+
+
+def test_a_student_whose_pictures_are_not_normalised_is_trained(project: Path) -> None:  # noqa: F811
+    """Its image processor may have no deviation, which augmentation then does without; one that it has is not read."""
+    clip = tiny_clip(project / "clip")
+    file = clip / "preprocessor_config.json"
+    content, found = json.loads(file.read_text()), {}
+    for name, std in (("none", None), ("unread", [0.1, 0.2, 0.3])):
+        file.write_text(json.dumps(content | {"do_normalize": False, "image_std": std}))
+        found[name] = trained(name, student=str(clip))
+    assert_same(found["none"], found["unread"], 0.0)
 
 
 def test_event_files_hold_the_log(project: Path) -> None:  # noqa: F811

@@ -146,6 +146,7 @@ def test_a_cosine_is_that_of_two_backward_passes_by_hand() -> None:
     assert gradient_cosine(first, second) == pytest.approx(float(expected), abs=1e-12)
     assert gradient_cosine(first, [-3 * one for one in first]) == pytest.approx(-1.0)
     assert gradient_cosine(first, [0 * one for one in first]) is None
+    assert gradient_cosine(first, [torch.inf * one for one in first]) is None
     assert gradient_cosine(first, [None] * len(parameters)) is None
 
 
@@ -195,7 +196,7 @@ def test_only_a_softmax_of_the_teacher_can_collapse(
 ) -> None:
     """The verdict follows the objective's own temperature; objectives that read the order alone have none."""
     write_rankings(tmp_path / "rankings", every_pair_rankings(corpus, 12), corpus)
-    few = {"batch_size": 8, "steps": 4, "distillation_from_step": 0}
+    few = {"batch_size": 8, "steps": 4, "warmup_steps": 0, "distillation_from_step": 0}
     chosen = DistillSettings.model_validate({"rankings": [tmp_path / "rankings"], **few, **changes})
     knowledge = TeacherKnowledge.load(open_rankings(chosen.rankings), corpus)
     split = corpus.split("train")

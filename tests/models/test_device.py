@@ -33,12 +33,27 @@ def test_where_a_driver_is_torch_decides(supported: bool, monkeypatch: pytest.Mo
     """A GPU that torch finds is taken, with the number type that torch says it has, and called by its product name."""
     monkeypatch.setattr(device_module, "_may_have_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported and not including_emulation)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device}")
     name = device_name("auto")
     assert name == "cuda"
     assert dtype_name("auto", name) == ("bfloat16" if supported else "float32")
     assert device_title(name) == "GPU of cuda"
+
+
+def test_float32_means_float32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions do not round to TF32, and attention over many lengths is not planned anew for each."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    attention: list[bool] = []
+    monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", attention.append)
+    choose_device("cpu")
+    assert torch.backends.cudnn.allow_tf32
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for choice in ("auto", "cuda", "cuda:0"):
+        choose_device(choice)
+        assert not torch.backends.cudnn.allow_tf32
+    assert attention == [False] * 3
 
 
 @pytest.mark.parametrize("choice", ["meta", "mps", "xpu", "tpu", ""])
