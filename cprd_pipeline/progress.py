@@ -1,5 +1,6 @@
 """Progress bars on stderr, with rate and time left, for everything that takes longer than a blink."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,9 @@ from rich.progress import (
 )
 from rich.table import Column
 from rich.text import Text
+
+SAY_EVERY_S = 60.0
+"""How often a bar that nobody can see move says where it is: in a log, or behind a pipe."""
 
 
 def compact(number: float | int) -> str:
@@ -56,10 +60,15 @@ class Bar:
     def __init__(self, progress: Progress, task: int) -> None:
         self._progress = progress
         self._task = progress.task_ids[task]
+        self._said = time.monotonic()
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count finished items; `note` is shown behind the bar."""
         self._progress.update(self._task, advance=count, note=note)
+        console = self._progress.console
+        if not console.is_terminal and not self._progress.disable and time.monotonic() - self._said > SAY_EVERY_S:
+            self._said = time.monotonic()
+            console.print(self._progress.make_tasks_table(self._progress.tasks))
 
 
 def announce(text: str) -> None:
@@ -88,7 +97,7 @@ def progress_bar(title: str, total: int, unit: str, done: int = 0, *, each: int 
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
     )
-    # A file or a pipe gets no control characters: rich writes the final state once there.
+    # A file or a pipe gets no control characters: a line now and then, and by rich the final state.
     with Progress(*columns, console=Console(stderr=True), transient=False, disable=not shown) as progress:
         progress.add_task(title, total=total, completed=done, note="")
         yield Bar(progress, 0)

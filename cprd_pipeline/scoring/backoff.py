@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 Scores = npt.NDArray[np.float32]
 
+# What cuBLAS says where nothing is left for its own needs: no error of its own in torch.
+_NO_HANDLE = "CUBLAS_STATUS_ALLOC_FAILED"
+
 
 @dataclass
 class _Left:
@@ -71,6 +74,19 @@ class BudgetedTeacher:
             _check_count(self.teacher, "encode_images", len(done), len(batch))
             encoded.extend(done)
         return encoded
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Any]:
+        """Encoded captions, in the order given.
+
+        Raises:
+            MachineError: They do not fit into the device's memory beside those of the part that it holds already.
+        """
+        done = _unless_out_of_memory(self.teacher.encode_texts, texts)
+        if done is None:
+            raise MachineError(
+                "out of memory: the encoded captions of a part do not fit into the device's memory", do="lower part_pairs"
+            )
+        return list(done)
 
     def score(self, groups: Sequence[Group]) -> list[Scores]:
         """Raw scores, float32 [captions of the group] for each group.
@@ -127,8 +143,9 @@ def _unless_out_of_memory(method: Callable[P, T], *args: P.args, **kwargs: P.kwa
     """What the method returns; None when the accelerator's memory did not suffice."""
     try:
         return method(*args, **kwargs)
-    except torch.OutOfMemoryError:
-        pass
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and _NO_HANDLE not in str(error):
+            raise
     # Outside of the handler: there the exception's traceback still holds the tensors.
     torch.cuda.empty_cache()
     return None

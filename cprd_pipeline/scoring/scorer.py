@@ -11,11 +11,14 @@ import numpy as np
 from cprd_pipeline.corpus.images import ImageReader
 from cprd_pipeline.corpus.reader import Corpus, Rows
 from cprd_pipeline.errors import ModelError
-from cprd_pipeline.progress import Bar, compact, progress_bar
+from cprd_pipeline.progress import Bar, announce, compact, progress_bar
 from cprd_pipeline.scoring.backoff import BudgetedTeacher, Scores
 from cprd_pipeline.scoring.pairs import Codes, PairSpace
 from cprd_pipeline.scoring.plan import Plan, image_ends
 from cprd_pipeline.store.scores import ScoreStore
+
+_ENOUGH_TO_TELL = 100
+"""Pairs of a part that no teacher scores alike: its head has no weights, or not those that it was trained with."""
 
 _CAPTION_BATCH = 256
 """Captions encoded together. Not a setting: with padding adapters it touches the last bits of the scores."""
@@ -72,6 +75,7 @@ class Scorer:
         workers: Processes that decode and preprocess images; 0 does it in this one.
         cut_captions: After a run: contents of the captions that were longer than the teacher's maximum.
         images_done: Images encoded so far.
+        warned: Whether the user knows that all scores are the same.
         times: Where the time of the run went.
     """
 
@@ -82,6 +86,7 @@ class Scorer:
     workers: int
     cut_captions: set[int] = field(default_factory=set)
     images_done: int = 0
+    warned: bool = False
     times: WorkTimes = field(default_factory=WorkTimes)
 
     def run(self, plan: Plan, part_pairs: int) -> None:
@@ -135,7 +140,7 @@ class Scorer:
         encoded: dict[int, Any] = {}
         for start in range(0, len(captions), _CAPTION_BATCH):
             batch = captions[start : start + _CAPTION_BATCH]
-            values = adapter.encode_texts([self.corpus.texts[row] for row in self.space.captions.rows[batch]])
+            values = self.teacher.encode_texts([self.corpus.texts[row] for row in self.space.captions.rows[batch]])
             for caption, value in zip(batch.tolist(), values, strict=True):
                 encoded[caption] = value
                 if adapter.text_tokens(value) > adapter.max_text_tokens:
@@ -151,6 +156,17 @@ class Scorer:
                 expected="finite scores",
                 do="check the teacher's weights, or set teacher.dtype to float32; nothing of this part was stored",
             )
+        self._warn_of_one_score(scores)
         images = self.space.images.digests[self.space.images_of(part)]
         captions = self.space.captions.digests[self.space.captions_of(part)]
         self.shelf.store.append(self.shelf.teacher, self.shelf.direction, images, captions, scores)
+
+    def _warn_of_one_score(self, scores: Scores) -> None:
+        """While it can still be stopped: hours of such scores teach nothing."""
+        if self.warned or len(scores) < _ENOUGH_TO_TELL or scores.min() < scores.max():
+            return
+        self.warned = True
+        announce(
+            f"warning: all {len(scores):,} pairs of a part have the score {scores[0]:.2f}: the teacher tells nothing apart; "
+            "look at the weights of its head"
+        )

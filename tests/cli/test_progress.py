@@ -41,3 +41,18 @@ def test_a_bar_is_one_line_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> Non
     assert all(line.startswith("scoring ") and len(line) <= 80 for line in lines)
     assert "99.8M/123M" in lines[-1]
     assert lines[-1].endswith("9,999 images/s, 100% waiting")
+
+
+def test_behind_a_pipe_a_bar_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without control characters, as often as was set; the final state comes by itself."""
+    shown, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=shown, width=80))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.progress_bar("steps", 100, "pairs") as bar:
+        for _ in range(100):
+            now[0] += 1.0
+            bar.advance(1, "loss 1.2")
+    lines = [line.rstrip() for line in shown.getvalue().split("\n") if line.strip()]
+    assert "\x1b" not in shown.getvalue()
+    assert [re.search(r"\d+/100", line).group() for line in lines] == ["61/100", "100/100"]  # type: ignore[union-attr]
+    assert all(line.startswith("steps ") and line.endswith("loss 1.2") and len(line) <= 80 for line in lines)

@@ -49,6 +49,38 @@ def test_scores_are_the_same_for_every_budget_and_every_memory(lengths: list[int
     assert max(teacher.calls) <= max(budget, *lengths)
 
 
+def test_captions_that_do_not_fit_are_one_line() -> None:
+    """All of a part's are held at once: fewer of them help, not smaller calls."""
+
+    class NoRoom(StubTeacher):
+        def encode_texts(self, captions):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(MachineError, match=r"encoded captions of a part do not fit.*lower part_pairs"):
+        BudgetedTeacher(NoRoom(1.0), 2, 9).encode_texts(["a"])
+
+
+@pytest.mark.parametrize(
+    ("message", "halved"), [("cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED when calling", True), ("shapes", False)]
+)
+def test_only_lack_of_memory_is_answered_with_less(message: str, *, halved: bool) -> None:
+    """CuBLAS says it with a plain error; another error is none of ours."""
+
+    class Failing(SmallMemory):
+        def encode_images(self, images):
+            if len(images) > 1:
+                raise RuntimeError(message)
+            return super().encode_images(images)
+
+    budgeted = BudgetedTeacher(Failing(10, 2), 2, 64)
+    if halved:
+        assert len(budgeted.encode_images(PICTURES)) == len(PICTURES)
+        assert budgeted.image_batch == 1
+    else:
+        with pytest.raises(RuntimeError, match="shapes"):
+            budgeted.encode_images(PICTURES)
+
+
 def test_a_full_device_halves_the_budget_for_good() -> None:
     """The next image does not run into it again."""
     budgeted = BudgetedTeacher(SmallMemory(10, 2), 7, 64)

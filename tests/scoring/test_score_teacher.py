@@ -380,6 +380,20 @@ def test_candidates_of_another_corpus_are_refused(place: Path) -> None:
         run(score_settings(place, corpus=place / "stranger"))
 
 
+def test_a_teacher_that_tells_nothing_apart_is_named_while_it_scores(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once, from the first part on that holds enough pairs; one that tells pairs apart is not."""
+    monkeypatch.setattr("cprd_pipeline.scoring.scorer._ENOUGH_TO_TELL", 10)
+    run(score_settings(place))
+    assert "tells nothing apart" not in capsys.readouterr().err
+    monkeypatch.setattr(StubTeacher, "score", lambda self, image, texts: torch.zeros(len(texts)))
+    run(score_settings(place, store=str(place / "another"), output=place / "flat"))
+    said = capsys.readouterr().err
+    assert said.count("tells nothing apart") == 1
+    assert "pairs of a part have the score 0.00" in " ".join(said.split())
+
+
 def test_a_score_that_is_nan_names_the_pair_and_stores_nothing_of_its_part(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Earlier parts stay."""
     whole = StubTeacher.score
