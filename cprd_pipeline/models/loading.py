@@ -10,7 +10,7 @@ from typing import Any
 from cprd_pipeline.corpus.images import DECODER_VERSION
 from cprd_pipeline.errors import ModelError, first_line
 from cprd_pipeline.models.failures import loading_failures
-from cprd_pipeline.models.weights import tensors_digest
+from cprd_pipeline.models.weights import refuse_pointers, tensors_digest
 from cprd_pipeline.store.fingerprint import DIGEST_BYTES, json_digest
 from cprd_pipeline.store.schemas import FINGERPRINT_VERSION
 
@@ -51,13 +51,18 @@ def resolve_model(name: str) -> Path:
     """The folder of a model: itself when it is a folder here, otherwise the snapshot of a hub repository.
 
     Raises:
-        ModelError: Neither a folder nor a repository that can be had.
+        ModelError: Neither a folder nor a repository that can be had, or a folder whose weights are pointers of Git LFS.
     """
     folder = Path(name)
     if folder.is_dir():
+        refuse_pointers(folder)
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name.split("/")[0]).is_dir():
-        raise ModelError(f"{name}: there is no such folder", expected="a model folder or a hub name owner/model")
+        raise ModelError(
+            f"{name}: there is no such folder{_from_where(folder)}",
+            expected="a model folder or a hub name owner/model",
+            do=_made_by(folder),
+        )
     # Here, as everything of transformers: a run whose vectors are all cached needs none of it.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -73,6 +78,19 @@ def resolve_model(name: str) -> Path:
             f"{name}: neither a folder here nor to be had from the hub ({reason})",
             do="check the name, or download it and give its folder",
         ) from error
+
+
+def _from_where(folder: Path) -> str:
+    return "" if folder.is_absolute() else f" in {Path.cwd()}"
+
+
+def _made_by(folder: Path) -> str:
+    """Which command makes a folder that a stage writes."""
+    if folder.parent.name == "students":
+        return "train it first: `dvc repro`, or `cprd-pipeline distill` (--config stages/base_student.yaml for data/students/base)"
+    if folder == Path("data/teacher"):
+        return "train it first: `dvc repro`, or `cprd-pipeline train-teacher`"
+    return "mend the name in the settings"
 
 
 @contextmanager
@@ -108,9 +126,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({error})", expected="JSON as save_pretrained wrote it") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"{path}: cannot be read ({reason})", expected="JSON as save_pretrained wrote it") from None
     if not isinstance(content, dict):
-        raise ModelError(f"{path}: holds a {type(content).__name__}", expected="a JSON object")
+        raise ModelError(f"{path}: holds {'a list' if isinstance(content, list) else 'a single value'}", expected="a JSON object")
     return content
 
 

@@ -37,6 +37,8 @@ _TORCH_NAMES = {
     "F8_E8M0": "torch.float8_e8m0fnu",
 }
 _LENGTH_BYTES = 8
+_ADAPTER = "adapter_config.json"
+_LFS = b"version https://git-lfs"
 
 
 class _Stored(NamedTuple):
@@ -68,13 +70,69 @@ def _digest(folder: Path, files: list[Path]) -> str:
         digest.update(tensor.content)
         count += 1
     if not count:
-        raise ModelError(f"{folder}: no weights in it", expected="model.safetensors (or pytorch_model.bin)")
+        raise ModelError(
+            f"{folder}: no weights in it",
+            expected="model.safetensors (or pytorch_model.bin)",
+            do="name a folder that save_pretrained wrote",
+        )
     return digest.hexdigest()
 
 
+def refuse_pointers(folder: Path) -> None:
+    """Refuse a clone whose large files version control did not bring.
+
+    Raises:
+        ModelError: One of the weight files is a Git LFS pointer.
+    """
+    for path in filter(Path.is_file, _weight_files(folder)):
+        with path.open("rb") as file:
+            if file.read(len(_LFS)) == _LFS:
+                raise ModelError(
+                    f"{path}: a Git LFS pointer, not the weights", do="fetch the file itself with `git lfs pull` in its clone"
+                )
+
+
 def _weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights, by name: safetensors, or PyTorch's own where there are none."""
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    """The files that `from_pretrained` reads, in the order of their names, and none that lies beside them.
+
+    Raises:
+        ModelError: A part of the weights is elsewhere, or an index cannot be read.
+    """
+    if (folder / _ADAPTER).is_file():
+        raise ModelError(
+            f"{folder}: an adapter ({_ADAPTER}), whose base model is elsewhere",
+            expected="all weights in one folder",
+            do="merge them (peft: model.merge_and_unload().save_pretrained(folder))",
+        )
+    for name in _whole_names(folder):
+        if (folder / name).is_file():
+            return [folder / name]
+        if (index := folder / f"{name}.index.json").is_file():
+            return _shards(index)
+    return []
+
+
+def _whole_names(folder: Path) -> list[str]:
+    """What a file with all weights may be called, the first choice of transformers first; a config may name one."""
+    try:
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("transformers_weights")
+    except (OSError, ValueError, AttributeError):
+        named = None  # whoever reads the configuration says what is wrong with it
+    return [str(named).removesuffix(".index.json")] if named else ["model.safetensors", "pytorch_model.bin"]
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        shards = [index.parent / name for name in names]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ModelError(
+            f"{index}: cannot be read", expected="an index as save_pretrained wrote it", do="copy the model folder again"
+        ) from None
+    for shard in shards:
+        if not shard.is_file():
+            raise ModelError(f"{shard}: is gone", expected=f"every file that {index.name} names", do="copy the model folder again")
+    return shards
 
 
 def _tensors(files: list[Path]) -> Iterator[tuple[str, _Stored]]:

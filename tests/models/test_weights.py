@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import BertConfig, BertModel
 
 from cprd_pipeline.errors import ModelError
 from cprd_pipeline.models.weights import tensors_digest
@@ -36,6 +37,14 @@ def digest_by_torch(tensors: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
+def save_shards(shards: list[dict[str, torch.Tensor]], folder: Path) -> None:
+    """As `save_pretrained` cuts large models: model-0, model-1, ... and their index."""
+    for number, shard in enumerate(shards):
+        save_file(shard, folder / f"model-{number}.safetensors")
+    of = {name: f"model-{number}.safetensors" for number, shard in enumerate(shards) for name in shard}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": of}))
+
+
 def test_it_names_names_types_shapes_and_bytes(tmp_path: Path) -> None:
     """Of every type that safetensors keeps; what else the file says of itself does not count."""
     save_file(some_tensors(), tmp_path / "model.safetensors", metadata={"format": "pt"})
@@ -47,8 +56,7 @@ def test_it_does_not_depend_on_the_files(tmp_path: Path) -> None:
     tensors = some_tensors()
     known = digest_by_torch(tensors)
     names = list(tensors)
-    for number, shard in enumerate((names[::2], names[1::2])):
-        save_file({name: tensors[name] for name in shard}, tmp_path / f"model-{number}.safetensors")
+    save_shards([{name: tensors[name] for name in shard} for shard in (names[::2], names[1::2])], tmp_path)
     assert tensors_digest(tmp_path) == known
     pickled = tmp_path / "pickled"
     pickled.mkdir()
@@ -65,8 +73,7 @@ def test_one_changed_bit_counts_where_the_digest_is_remembered(tmp_path: Path, m
     """In any of the files, and though another shard came first."""
     monkeypatch.setattr(digest_memory, "WORTH_BYTES", 1)
     monkeypatch.setattr(digest_memory, "_SETTLED_NS", -1)
-    for number in range(2):
-        save_file({str(number): torch.arange(4)}, tmp_path / f"model-{number}.safetensors")
+    save_shards([{str(number): torch.arange(4)} for number in range(2)], tmp_path)
     known = tensors_digest(tmp_path)
     assert tensors_digest(tmp_path) == known == digest_by_torch({str(number): torch.arange(4) for number in range(2)})
     path = tmp_path / "model-1.safetensors"
@@ -74,8 +81,57 @@ def test_one_changed_bit_counts_where_the_digest_is_remembered(tmp_path: Path, m
     content[-1] ^= 1
     path.write_bytes(content)
     assert tensors_digest(tmp_path) != known
-    (tmp_path / "model-0.safetensors").unlink()
-    assert tensors_digest(tmp_path) == digest_by_torch({"1": torch.tensor([0, 1, 2, 3 + 2**56])})
+    save_shards([{"0": torch.arange(4)}], tmp_path)
+    assert tensors_digest(tmp_path) == digest_by_torch({"0": torch.arange(4)})
+
+
+@pytest.mark.parametrize("stray", ["model_ema.safetensors", "adapter_model.safetensors", "model-00001-of-00002.safetensors"])
+@pytest.mark.parametrize("own", ["model.safetensors", "pytorch_model.bin"])
+def test_only_what_is_loaded_counts(tmp_path: Path, own: str, stray: str) -> None:
+    """A training left other weights beside them: a change of the model's own is seen, one of theirs is none."""
+    digests = []
+    for number in range(2):
+        tensors = {"weight": torch.full((2,), float(number))}
+        if own.endswith(".bin"):
+            torch.save(tensors, tmp_path / own)
+        else:
+            save_file(tensors, tmp_path / own)
+        for other in range(2):
+            save_file({"weight": torch.full((2,), 7.0 + other)}, tmp_path / stray)
+            digests.append(tensors_digest(tmp_path))
+    assert digests == [digest_by_torch({"weight": torch.full((2,), float(number))}) for number in (0, 0, 1, 1)]
+
+
+def test_they_are_those_that_transformers_loads(tmp_path: Path) -> None:
+    """Whole, in shards, and named by the configuration, each beside files that it leaves alone."""
+    config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    for name, options in (("whole", {}), ("shards", {"max_shard_size": 300}), ("named", {})):
+        torch.manual_seed(len(name))
+        model, folder = BertModel(config), tmp_path / name
+        model.save_pretrained(folder, **options)
+        save_file({"stray": torch.ones(1)}, folder / "another.safetensors")
+        if name == "named":
+            (folder / "model.safetensors").rename(folder / "mine.safetensors")
+            settings = json.loads((folder / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps(settings | {"transformers_weights": "mine.safetensors"}))
+        loaded = BertModel.from_pretrained(folder).state_dict()
+        assert all(torch.equal(loaded[key], value) for key, value in model.state_dict().items())
+        assert tensors_digest(folder) == digest_by_torch(dict(model.named_parameters()))
+
+
+def test_weights_that_are_elsewhere_are_refused(tmp_path: Path) -> None:
+    """An adapter's base, a shard that is gone, an index that is none."""
+    save_shards([{"0": torch.arange(4)}, {"1": torch.arange(4)}], tmp_path)
+    (tmp_path / "model-1.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"model-1\.safetensors: is gone; expected every file that model\.safetensors"):
+        tensors_digest(tmp_path)
+    for content in ("{", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'):
+        (tmp_path / "model.safetensors.index.json").write_text(content)
+        with pytest.raises(ModelError, match=r"index\.json: cannot be read; expected an index as save_pretrained wrote it"):
+            tensors_digest(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"an adapter \(adapter_config\.json\), whose base model is elsewhere.*merge them"):
+        tensors_digest(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"12345678", (16).to_bytes(8, "little") + b'{"a": ', b"\xff" * 40])
