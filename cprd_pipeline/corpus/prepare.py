@@ -1,7 +1,6 @@
 """The stage `prepare`: reads a source, decodes every image once, writes the corpus folder."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -41,9 +40,7 @@ def run(settings: PrepareSettings) -> StageReport:
             changed = intake is not None and _files_changed(settings, intake.image_root)
         if not changed:
             return earlier_report(settings.report, writer) or conclude(_report(settings, watch), settings.report, writer)
-        # The manifest knows the annotations, not the files: the corpus must go before it can be made anew.
-        shutil.rmtree(settings.output)
-        writer = _open_output(settings, intake)
+        writer.renew()  # The manifest knows the annotations, not the files.
     _write_corpus(settings, intake, writer, watch)
     return conclude(_report(settings, watch), settings.report, writer)
 
@@ -53,7 +50,7 @@ def _open_output(settings: PrepareSettings, intake: Intake | None) -> OutputWrit
     if intake is None:
         shaping |= {"source": "scenes", "image_root": ".", "world": WORLD_VERSION, "scenes": settings.scenes.shaping()}
         return OutputWriter(settings.output, "corpus", shaping, {})
-    shaping |= {"bad_images": settings.bad_images, "bad_captions": settings.bad_captions, "holdout": settings.holdout.as_json()}
+    shaping |= {"bad_images": settings.bad_images, "bad_captions": settings.bad_captions, "holdout": settings.holdout.shaping()}
     return OutputWriter(settings.output, "corpus", shaping | intake.shaping(), intake.inputs())
 
 

@@ -95,8 +95,9 @@ def checksum(path: Path) -> str:
 def place_folder(source: Path, target: Path) -> None:
     """Put a finished folder in place, replacing an older one; `source` stays, and on the same disk shares its files.
 
-    A crash leaves either the old folder, or none, or the new one.
+    A crash leaves either the old folder, or none, or the new one. A link to a folder, on a larger disk say, stays a link.
     """
+    target = target.resolve()
     make_folder(target.parent)
     retired, staged = target.with_name(f".{target.name}.old"), target.with_name(f".{target.name}.new")
     try:

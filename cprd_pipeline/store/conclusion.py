@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cprd_pipeline.errors import StoreError
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.folder import OutputWriter, read_manifest
 from cprd_pipeline.store.report import StageReport, read_report
 
 
@@ -21,7 +21,7 @@ def conclude(report: StageReport, path: Path, writer: OutputWriter) -> StageRepo
     Returns:
         What was written.
     """
-    saved = replace(report, identity=writer.identity).save(path)
+    saved = replace(report, output=read_manifest(writer.target).digest).save(path)
     writer.forget_state()
     return saved
 
@@ -44,6 +44,8 @@ def earlier_report(path: Path, writer: OutputWriter, settings: Mapping[str, Any]
     except StoreError:
         return None
     wanted = {"output": writer.target.as_posix(), **(settings or {})}
-    if report.identity != writer.identity or any(report.settings.get(name) != value for name, value in wanted.items()):
+    about = report.output == read_manifest(writer.target).digest
+    if not about or any(report.settings.get(name) != value for name, value in wanted.items()):
         return None
+    writer.forget_state()  # of a run that was killed after it had saved the report
     return replace(report, up_to_date=True)

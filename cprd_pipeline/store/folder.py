@@ -30,7 +30,7 @@ from cprd_pipeline.store.atomic import (
 )
 from cprd_pipeline.store.fingerprint import json_digest
 from cprd_pipeline.store.leftovers import remove_leftovers
-from cprd_pipeline.store.places import MANIFEST, check_output_place
+from cprd_pipeline.store.places import MANIFEST, check_output_place, named_kind
 from cprd_pipeline.store.run_lock import hold, let_go
 from cprd_pipeline.store.schemas import SCHEMA_VERSION
 
@@ -112,7 +112,8 @@ class OutputWriter:
             # Whoever held it until now may have finished.
             self._current = self._is_there()
         if self._current:
-            self.forget_state()
+            if not self._renewal.is_file():
+                self.forget_state()
         else:
             remove_leftovers(self.folder)
             (self.folder / MANIFEST).unlink(missing_ok=True)  # of a run that got as far as putting it into place
@@ -127,6 +128,23 @@ class OutputWriter:
     def inputs(self) -> dict[str, str]:
         """Digests of what the output is made from."""
         return self._plan.inputs
+
+    def renew(self) -> None:
+        """Make the output anew although it is there, because what it was made from has changed and its identity does not tell.
+
+        The one that is there stays until the new one is finished.
+        """
+        make_folder(self.folder)
+        hold(self.state, self.target)
+        self._let_go = weakref.finalize(self, let_go, self.state)
+        write_json(self._renewal, {})  # A killed run goes on with it: other state is of the output that is there.
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+        self._parts = self._recover()
+        self._current = False
+
+    @property
+    def _renewal(self) -> Path:
+        return self.state / "_renewal.json"
 
     @property
     def identity(self) -> str:
@@ -323,19 +341,20 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
         StoreError: There is no such folder, it is unfinished, of another kind or of another schema.
     """
     path = folder / MANIFEST
-    wanted = f"a {kind} folder" if kind else "a folder that a stage wrote"
+    wanted = named_kind(kind) if kind else "a folder that a stage wrote"
     do = _remake(kind) if kind else "name one of the folders in data/"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         parts = tuple(Part(**part) for part in content.pop("parts"))
         manifest = Manifest(parts=parts, **content)
     except FileNotFoundError:
-        found = "there is no such folder" if not folder.exists() else f"no {MANIFEST} in it, so it is unfinished or not ours"
+        missing = "there is no such folder" + ("" if folder.is_absolute() else f" in {Path.cwd()}")
+        found = f"no {MANIFEST} in it, so it is unfinished or not ours" if folder.exists() else missing
         raise StoreError(f"{folder}: {found}", expected=wanted, do=do) from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise StoreError(f"{path}: not a manifest of ours", do=do) from None
     if kind is not None and manifest.kind != kind:
-        raise StoreError(f"{folder}: a {manifest.kind} folder", expected=wanted, do="mend the path in the settings")
+        raise StoreError(f"{folder}: {named_kind(manifest.kind)}", expected=wanted, do="mend the path in the settings")
     if manifest.schema_version != SCHEMA_VERSION:
         raise StoreError(f"{folder}: schema {manifest.schema_version}", expected=f"schema {SCHEMA_VERSION}", do=do)
     return manifest

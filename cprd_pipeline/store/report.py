@@ -35,7 +35,7 @@ class StageReport:
         seconds: Wall-clock seconds per part of the run.
         up_to_date: Nothing was done because the output was already there.
         machine: Versions, processor count and platform.
-        identity: Of the output that it is about; empty where there is none.
+        output: Digest of the output that it is about, its content included; empty where there is none.
     """
 
     stage: str
@@ -45,7 +45,7 @@ class StageReport:
     seconds: dict[str, float] = field(default_factory=dict)
     up_to_date: bool = False
     machine: dict[str, Any] = field(default_factory=dict)
-    identity: str = ""
+    output: str = ""
 
     def save(self, path: Path) -> "StageReport":
         """Write the report, the machine's description filled in; returns what was written."""

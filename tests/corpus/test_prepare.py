@@ -16,7 +16,7 @@ from cprd_pipeline.corpus.relevance import read_relevance
 from cprd_pipeline.corpus.settings import PrepareSettings
 from cprd_pipeline.errors import CorpusError, StoreError
 from cprd_pipeline.store.fingerprint import bytes_digest
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.folder import InputFolder, OutputWriter
 from cprd_pipeline.store.report import read_report
 from tests.corpus.conftest import files_of, picture
 
@@ -165,6 +165,19 @@ def test_a_changed_file_makes_the_corpus_anew(dataset):
     assert not report.up_to_date
     assert report.results == before.results
     assert Corpus(settings.output).images.digests[4].tobytes() == bytes_digest(picture(77))
+
+
+def test_a_corpus_stays_while_what_replaces_it_cannot_be_made(dataset):
+    """A picture is gone for a while, as when a network disk is: then it is back, and all is as before."""
+    settings = dataset.save()
+    prepare.run(settings)
+    before = InputFolder(settings.output, "corpus").manifest
+    (dataset.images / "4.png").rename(dataset.images / "away.png")
+    with pytest.raises(CorpusError, match="1 of 6 images cannot be used"):
+        prepare.run(settings)
+    assert InputFolder(settings.output, "corpus").manifest == before
+    (dataset.images / "away.png").rename(dataset.images / "4.png")
+    assert prepare.run(settings).up_to_date
 
 
 def test_changed_annotations_make_the_corpus_anew(dataset):

@@ -51,6 +51,17 @@ def test_a_run_killed_before_its_report_does_not_show_the_one_before(tmp_path: P
     assert earlier_report(tmp_path / "report.json", writer) is None
 
 
+def test_a_report_about_other_content_of_the_same_identity_is_made_again(tmp_path: Path) -> None:
+    """As of a corpus whose pictures changed: its manifest's settings and inputs are the same."""
+    conclude(report_of(tmp_path), tmp_path / "report.json", finished(tmp_path))
+    writer = writer_of(tmp_path)
+    writer.renew()
+    writer.write_json("part.json", {"other": 1})
+    writer.finish()
+    assert earlier_report(tmp_path / "report.json", writer) is None
+    assert earlier_report(tmp_path / "report.json", writer_of(tmp_path)) is None
+
+
 @pytest.mark.parametrize("damage", ["", "{", "remove", "elsewhere"])
 def test_a_report_that_is_none_is_made_again(tmp_path: Path, damage: str) -> None:
     """Gone, damaged, or about an equal output in another place."""

@@ -217,6 +217,43 @@ def test_another_identity_is_seen_without_reading_the_parts(tmp_path: Path, monk
     assert not writer_of(tmp_path, k=2).is_current()
 
 
+def test_a_renewed_output_stays_until_the_new_one_is_finished(tmp_path: Path) -> None:
+    """Of equal identity; a killed renewal is gone on with, by the next run that finds the output out of date."""
+    writer = writer_of(tmp_path)
+    writer.write_table("a.parquet", TABLE)
+    writer.finish()
+    writer.forget_state()
+    other = pa.table({"n": [7]})
+    renewing = writer_of(tmp_path)
+    assert renewing.is_current()
+    renewing.renew()
+    assert not renewing.has("a.parquet")
+    renewing.write_table("a.parquet", other)
+    assert InputFolder(tmp_path / "out", "candidates").table("a.parquet").equals(TABLE)
+    again = writer_of(tmp_path)
+    assert again.is_current()
+    again.renew()
+    assert again.has("a.parquet")
+    again.finish()
+    assert InputFolder(tmp_path / "out", "candidates").table("a.parquet").equals(other)
+    again.forget_state()
+    assert not again.state.exists()
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    """An output on a larger disk: filled through the link, and replaced through it."""
+    large = tmp_path / "large"
+    large.mkdir()
+    (tmp_path / "out").symlink_to(large)
+    for k in (1, 2):
+        writer = writer_of(tmp_path, k=k)
+        writer.write_table("a.parquet", TABLE)
+        writer.finish()
+        assert (tmp_path / "out").is_symlink()
+        assert InputFolder(large, "candidates").manifest.settings == {"k": k}
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["large", "out"]
+
+
 @pytest.mark.parametrize("reason", [errno.EXDEV, errno.EPERM, errno.ENOTSUP])
 def test_where_files_have_no_second_names_they_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int) -> None:
     """On another disk, or on one that knows no links."""

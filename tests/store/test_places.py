@@ -1,5 +1,6 @@
 """What an output must never replace, and where nothing can be written: known before a stage works."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from cprd_pipeline.errors import MachineError, StoreError
 from cprd_pipeline.store.folder import OutputWriter
 from cprd_pipeline.store.places import check_output_place, check_writable
+from cprd_pipeline.store.score_disk import check_store_place
 
 
 def test_a_folder_of_the_users_is_left_alone(tmp_path: Path) -> None:
@@ -58,17 +60,40 @@ def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system's answer counts; root may write everywhere, so it is asked of a stand-in."""
-    asked: list[Path] = []
+    """It is tried in the nearest folder that is there; root may write everywhere, so it is tried by a stand-in."""
+    tried: list[Path] = []
 
-    def access(path: Path, mode: int) -> bool:
-        asked.append(path)
-        return not mode & os.W_OK
+    def make_aside(folder: Path) -> Path:
+        tried.append(folder)
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(os, "access", access)
-    with pytest.raises(MachineError, match=r"report\.json: .* cannot be written; mend its permissions"):
+    monkeypatch.setattr("cprd_pipeline.store.places.make_aside", make_aside)
+    with pytest.raises(MachineError, match=r"report\.json: .* cannot be written \(Read-only file system\); mend its permissions"):
         check_writable(tmp_path / "new" / "report.json")
-    assert asked == [tmp_path]
+    assert tried == [tmp_path]
+
+
+def test_trying_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Not even the folders that are missing."""
+    check_writable(tmp_path / "new" / "report.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kinds_are_named_as_people_do(tmp_path: Path) -> None:
+    """An evaluation, a corpus."""
+    OutputWriter(tmp_path / "made", "evaluation", {}, {}).finish()
+    with pytest.raises(StoreError, match=r"made: an evaluation folder, which a corpus folder would replace"):
+        check_output_place(tmp_path / "made", "corpus")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no folder that nobody can write")
+def test_a_store_that_nobody_can_make_is_refused(tmp_path: Path) -> None:
+    """One that is there may be read-only, if nothing is left to buy; an address is not tried."""
+    with pytest.raises(MachineError, match=r"store=/proc/scores: /proc cannot be written"):
+        check_store_place("/proc/scores")
+    (tmp_path / "scores" / "_delta_log").mkdir(parents=True)
+    for uri in (str(tmp_path / "new"), str(tmp_path / "scores"), "memory://scores"):
+        check_store_place(uri)
 
 
 def test_a_cache_that_is_a_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
