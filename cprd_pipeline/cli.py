@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
 
@@ -67,7 +67,7 @@ def prepare(
     """Read a source of images and captions; write data/corpus."""
     from cprd_pipeline.corpus.settings import PrepareSettings
 
-    settings = _settings(PrepareSettings, "prepare", config, overrides, reports=not check)
+    settings = _settings(PrepareSettings, "prepare", config, overrides, writes=not check)
     if check:
         from cprd_pipeline.corpus.checking import run_check
 
@@ -107,6 +107,10 @@ def score_teacher(config: Config = None, overrides: Overrides = None, as_json: A
     from cprd_pipeline.scoring.settings import ScoreSettings
 
     settings = _settings(ScoreSettings, "score_teacher", config, overrides)
+    if settings.store is not None:
+        from cprd_pipeline.store.score_disk import check_store_place
+
+        check_store_place(settings.store)
     from cprd_pipeline.scoring.run import run
 
     _show(run(settings), as_json)
@@ -168,8 +172,9 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or em
 
     for name in write_project(folder, example):
         typer.echo(f"{folder / name}")
-    edit = "" if example == "demo" else "name your pairs and models in stages/, "
-    typer.echo(f"Next: cd {folder}, {edit}then: git init; dvc init; dvc repro")
+    first = [f"cd {folder}"] if folder.resolve() != Path.cwd() else []
+    first += ["name your pairs and models in stages/"] if example != "demo" else []
+    typer.echo(f"Next: {', '.join([*first, 'then: '] if first else [])}git init; dvc init; dvc repro")
 
 
 @app.command()
@@ -280,13 +285,20 @@ def scores_import(
     _show(import_from(store, file), as_json)
 
 
-def _settings(model: "type[S]", stage: str, config: Path | None, overrides: list[str] | None, *, reports: bool = True) -> "S":
+def _settings(model: "type[S]", stage: str, config: Path | None, overrides: list[str] | None, *, writes: bool = True) -> "S":
+    """The settings of a stage, every place that it will write to looked at before it works."""
     from cprd_pipeline.settings import load_settings
-    from cprd_pipeline.store.places import check_writable
 
     settings = load_settings(model, config or Path("stages") / f"{stage}.yaml", overrides or [])
-    if reports:
-        check_writable(settings.report)
+    if writes:
+        from cprd_pipeline.store.folder import cache_folder
+        from cprd_pipeline.store.places import check_cache, check_file_place, check_writable
+
+        for file in settings.written_files:
+            check_file_place(file)
+        if (output := getattr(settings, "output", None)) is not None:
+            check_writable(output)
+            check_cache(cache_folder())
     return settings
 
 
@@ -333,14 +345,32 @@ def main() -> NoReturn:
     """The console script: 0 done; 2 the user must change something; 130 interrupted; 1 our bug, with its traceback."""
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        app()
+        code = app(standalone_mode=False)
     except CprdError as error:
         _fail(f"error: {error}", error.exit_code)
+    except _UsageError as error:
+        _fail(_misuse(error), CprdError.exit_code)
     except _Interrupted:
         _fail("interrupted: finished parts are kept, the same command goes on", 130)
-    sys.exit(0)
+    sys.exit(code or 0)
+
+
+# Click's, which newer versions of Typer keep under a name of their own.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def _misuse(error: Any) -> str:
+    """One line for what Typer says about a command line; empty where it has printed the help instead."""
+    found = error.format_message().strip().rstrip(".").replace("Value error, ", "")
+    told = [f"error: {found}"] if found else []
+    if found and error.ctx is not None:
+        if any("--set" in option.opts for option in error.ctx.command.params):
+            told.append("settings are given as --set key=value, without spaces around the =")
+        told.append(f"see `{error.ctx.command_path} --help`")
+    return "; ".join(told)
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.secho(" ".join(message.split()), fg=typer.colors.RED, err=True)
+    if message:
+        typer.secho(" ".join(message.split()), fg=typer.colors.RED, err=True)
     sys.exit(code)

@@ -1,6 +1,7 @@
 """`prepare --check`: reads the annotations as `prepare` would, looks at the first pictures, and writes nothing."""
 
 from collections import Counter
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 from cprd_pipeline.corpus.captions import measure_lengths
 from cprd_pipeline.corpus.closure import Content, count_duplicates, count_leaks
 from cprd_pipeline.corpus.formats.records import ImageRecord, Records
+from cprd_pipeline.corpus.holdout import check_new_names
 from cprd_pipeline.corpus.inspection import inspect
 from cprd_pipeline.corpus.intake import Intake, Taken, check_bad, doubts_about_images
 from cprd_pipeline.corpus.roots import Root
 from cprd_pipeline.corpus.settings import UNPAIRED_SPLIT, PrepareSettings
+from cprd_pipeline.corpus.splits import keep_images
 from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.store.fingerprint import bytes_digest
 from cprd_pipeline.store.report import StageReport
@@ -43,6 +46,7 @@ def run_check(settings: PrepareSettings) -> StageReport:
         "splits": splits,
         "stops": _stops(settings, taken, bad_images),
         "missing_or_bad_images": len(bad_images),
+        "splits_without_these": _count_splits(_without(records, bad_images)) if bad_images else splits,
         "bad_captions": len(taken.bad_captions),
         "duplicate_captions": count_duplicates(texts),
         "leaked_captions": count_leaks(texts),
@@ -59,8 +63,11 @@ def run_check(settings: PrepareSettings) -> StageReport:
 
 
 def _split_rows(source: str, splits: dict[str, dict[str, int]]) -> list[tuple[str, str]]:
-    rows = [(split, f"{n['images']:,} images, {n['captions']:,} captions") for split, n in splits.items()]
-    return [("source", source), *rows]
+    return [("source", source), *((split, _told(n)) for split, n in splits.items())]
+
+
+def _told(n: dict[str, int]) -> str:
+    return f"{n['images']:,} images, {n['captions']:,} captions"
 
 
 def _count_splits(records: Records) -> dict[str, dict[str, int]]:
@@ -68,6 +75,11 @@ def _count_splits(records: Records) -> dict[str, dict[str, int]]:
     images = Counter(split_of.values())
     captions = Counter(split_of[c.image_ids[0]] if c.image_ids else c.split for c in records.captions)
     return {split: {"images": images[split], "captions": captions[split]} for split in dict.fromkeys([*images, *captions])}
+
+
+def _without(records: Records, bad_images: list[tuple[str, str]]) -> Records:
+    bad = {image_id for image_id, _ in bad_images}
+    return keep_images(records, [image for image in records.images if image.image_id not in bad])
 
 
 def _contents(records: Records) -> list[Content]:
@@ -89,15 +101,17 @@ def _is_there(root: Path, image: ImageRecord) -> bool:
 
 
 def _stops(settings: PrepareSettings, taken: Taken, bad_images: list[tuple[str, str]]) -> list[str]:
+    records = taken.records
     bad_captions = [(bad.caption.caption_id, bad.reason) for bad in taken.bad_captions]
     checks = (
-        (bad_captions, len(taken.records.captions) + len(bad_captions), settings.most_bad_captions, "captions"),
-        (bad_images, len(taken.records.images), settings.most_bad_images, "images"),
+        partial(check_new_names, (image.split for image in records.images), settings.holdout),
+        partial(check_bad, bad_captions, len(records.captions) + len(bad_captions), settings.most_bad_captions, "captions"),
+        partial(check_bad, bad_images, len(records.images), settings.most_bad_images, "images"),
     )
     stops = []
     for check in checks:
         try:
-            check_bad(*check)
+            check()
         except CorpusError as error:
             stops.append(str(error))
     return stops
@@ -111,8 +125,10 @@ def _found(results: dict[str, Any]) -> list[tuple[str, str]]:
     if length:
         told = f"{length['shortest']:,} to {length['longest']:,}, median {length['median']:,}, 95 % up to {length['p95']:,}"
         rows.append(("characters a caption", told))
+    if bad := results["missing_or_bad_images"]:
+        left = [f"{split} {_told(n)}" for split, n in results["splits_without_these"].items()]
+        rows += [("images missing or bad", f"{bad:,}, counted above"), ("without these", "; ".join(left) or "nothing")]
     for key, what in (
-        ("missing_or_bad_images", "images missing or bad"),
         ("bad_captions", "bad captions"),
         ("unlisted_images", "images in no list, left out"),
         ("unknown_listed_names", "listed names that are not there"),

@@ -17,6 +17,25 @@ _LARGEST = 100
 "a photo" under everything, or chains of such texts, would put nearly all pictures into one split."""
 
 
+def check_new_names(splits: Iterable[str], settings: HoldoutSettings) -> None:
+    """Refuse shares of splits that the source brings.
+
+    Args:
+        splits: Of the source's images.
+        settings: Shares by name.
+
+    Raises:
+        CorpusError: A split of that name is there already.
+    """
+    taken = set(splits) & set(settings.shares)
+    if taken:
+        raise CorpusError(
+            f"holdout.shares names {', '.join(sorted(taken))}, which the source has already",
+            expected="names that are new",
+            do="mend holdout.shares, or set it to {}",
+        )
+
+
 def draw_holdout(
     splits: Sequence[str],
     digests: Sequence[bytes],
@@ -27,22 +46,15 @@ def draw_holdout(
     """The split of every image, those of `train` drawn anew.
 
     Args:
-        splits: As the source gave them.
+        splits: As the source gave them; `check_new_names` has seen them.
         digests: Of the images' contents.
         texts: Text digest to the rows of the images that it was written for.
         shared: Rows of the images of each caption that describes several.
         settings: Shares and seed.
 
     Raises:
-        CorpusError: A split of that name is there already, or gets no image.
+        CorpusError: A split gets no image.
     """
-    taken = set(splits) & set(settings.shares)
-    if taken:
-        raise CorpusError(
-            f"holdout.shares names {', '.join(sorted(taken))}, which the source has already",
-            expected="names that are new",
-            do="mend holdout.shares, or set it to {}",
-        )
     drawable = [row for row, split in enumerate(splits) if split == ONLY_SPLIT]
     drawn = list(splits)
     for group in _groups(drawable, digests, texts, shared):

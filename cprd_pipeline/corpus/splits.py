@@ -32,7 +32,8 @@ def open_lists(settings: Mapping[str, Path]) -> SplitLists:
         CorpusError: One is missing, empty or a Git LFS pointer.
     """
     rest = next((split for split, path in settings.items() if str(path) == REST), None)
-    return SplitLists({split: SourceFile(path) for split, path in settings.items() if split != rest}, rest)
+    files = {split: SourceFile(path, setting=f"files.split_lists.{split}") for split, path in settings.items() if split != rest}
+    return SplitLists(files, rest)
 
 
 def assign_lists(records: Records, lists: SplitLists) -> tuple[Records, dict[str, int]]:

@@ -5,7 +5,7 @@ The folder holds both sides, each in one of two forms, in any order of rows:
 - `images.npy` and `captions.npy`, floating point [N, D], beside them `images.ids.txt` and `captions.ids.txt` in UTF-8 with one
   id a line, in the order of the rows;
 - `images.parquet` and `captions.parquet` with a column `vector` (a list of D numbers) and either `id` or `digest` (16-byte
-  BLAKE2b of the image's file or of the caption's text, as in the corpus; it serves all items of that content).
+  BLAKE2b of the image's file or of the caption's text, as in the corpus; each once, it serves all items of that content).
 
 Vectors need not have length one. Every id and digest must be in the corpus, and every item that is asked for must have a vector.
 """
@@ -26,6 +26,7 @@ from cprd_pipeline.models.vector_room import room_for
 from cprd_pipeline.store.digest_memory import remembered_checksum
 from cprd_pipeline.store.fingerprint import DIGEST_BYTES, digest_keys, json_digest
 from cprd_pipeline.store.folder import cache_folder
+from cprd_pipeline.store.places import MANIFEST
 
 PREFIX = "embeddings:"
 """Before the folder, in a setting that names an encoder."""
@@ -37,6 +38,7 @@ ADAPTER_VERSION = 1
 
 _SIDES: tuple[Side, ...] = ("images", "captions")
 _FORMS = "images.npy with images.ids.txt, or images.parquet (captions likewise)"
+_TAKE = "take them from images.parquet and captions.parquet of the corpus"
 _BLOCK = 65_536
 
 
@@ -60,6 +62,17 @@ class _SideFiles:
 def brought_folder(name: str) -> Path | None:
     """The folder that a setting means by `embeddings:FOLDER`; None when it names a model."""
     return Path(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
+
+
+def refuse_vectors(name: str, folder: Path) -> None:
+    """Refuse a folder of vectors that was named without the prefix.
+
+    Raises:
+        ModelError: The folder holds brought embeddings, and no model.
+    """
+    holds = any((folder / file).is_file() for file in ("images.npy", "images.parquet"))
+    if holds and not (folder / "config.json").exists() and not (folder / MANIFEST).exists():
+        raise ModelError(f"{name}: holds vectors, not a model", expected="a dual encoder", do=f"write {PREFIX}{name} to use them")
 
 
 def brought_fingerprint(folder: Path) -> str:
@@ -97,6 +110,7 @@ def read_brought(
         raise ModelError(
             f"{second.path}: vectors of {second.vectors.shape[1]} numbers",
             expected=f"{first.vectors.shape[1]}, as in {first.path.name}",
+            do="embed images and captions with one model",
         )
     return _gather(first, images, image_rows), _gather(second, captions, caption_rows)
 
@@ -109,7 +123,7 @@ def _files(folder: Path, side: Side) -> list[Path]:
     files = [table] if table.is_file() else [plain, ids]
     for file in files:
         if not file.is_file():
-            raise ModelError(f"{folder}: no {file.name} in it", expected=_FORMS)
+            raise ModelError(f"{folder}: no {file.name} in it", expected=_FORMS, do="add the file, or mend the folder's name")
     return files
 
 
@@ -119,14 +133,18 @@ def _read_side(folder: Path, side: Side) -> _SideFiles:
         found = _read_table(files[0]) if files[0].suffix == ".parquet" else _read_arrays(*files)
     except (OSError, ValueError, EOFError, pa.ArrowException) as error:
         reason = first_line(error)
-        raise ModelError(f"{files[0]}: cannot be read ({reason})", expected=_FORMS) from error
+        raise ModelError(f"{files[0]}: cannot be read ({reason})", expected=_FORMS, do="write the file again") from error
     if found.vectors.ndim != 2 or not np.issubdtype(found.vectors.dtype, np.floating):
         raise ModelError(
-            f"{found.path}: {found.vectors.dtype} of shape {list(found.vectors.shape)}", expected="floating point, one row an item"
+            f"{found.path}: {found.vectors.dtype} of shape {list(found.vectors.shape)}",
+            expected="floating point, one row an item",
+            do="save an array of float32 with two axes",
         )
     if len(found.vectors) != len(found.keys):
         raise ModelError(
-            f"{found.path}: {len(found.vectors)} rows and {len(found.keys)} ids in {files[-1].name}", expected="one id a row"
+            f"{found.path}: {len(found.vectors)} rows and {len(found.keys)} ids in {files[-1].name}",
+            expected="one id a row",
+            do="write both files again, in one order",
         )
     return found
 
@@ -148,13 +166,13 @@ def _read_table(path: Path) -> _SideFiles:
     names = pq.read_schema(path).names
     keys = [name for name in ("id", "digest") if name in names]
     if len(keys) != 1 or "vector" not in names:
-        raise ModelError(f"{path}: columns {', '.join(names)}", expected="vector, and one of id and digest")
+        raise ModelError(f"{path}: columns {', '.join(names)}", expected="vector, and one of id and digest", do="rename them so")
     table = pq.read_table(path, columns=[*keys, "vector"], memory_map=True)
     found = table.schema.field("vector").type
     if not (pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)):
-        raise ModelError(f"{path}: vector is of type {found}", expected="a list of numbers")
+        raise ModelError(f"{path}: vector is of type {found}", expected="a list of numbers", do="write one list a row")
     if not len(table):
-        raise ModelError(f"{path}: no rows in it", expected="one an item")
+        raise ModelError(f"{path}: no rows in it", expected="one an item", do="write the file again")
     by_digest = keys == ["digest"]
     values = table[keys[0]].to_pylist()
     _check_keys(path, values, by_digest)
@@ -169,7 +187,9 @@ def _stack(path: Path, vectors: pa.ChunkedArray, values: list[Any]) -> npt.NDArr
     odd = np.flatnonzero((widths != widths[0]) | (widths < 1))
     if len(odd) or any(part.null_count for part in flat):
         where = f"vector of {values[odd[0]]!r}" if len(odd) else "column vector"
-        raise ModelError(f"{path}: the {where} lacks numbers or has too many", expected="all of one length")
+        raise ModelError(
+            f"{path}: the {where} lacks numbers or has too many", expected="all of one length", do="embed these items again"
+        )
     stacked: npt.NDArray[Any] = np.concatenate([part.to_numpy(zero_copy_only=False) for part in flat])
     return stacked.reshape(len(values), -1)
 
@@ -181,6 +201,7 @@ def _check_keys(path: Path, values: list[Any], by_digest: bool) -> None:
             raise ModelError(
                 f"{path}: {value!r} among its {'digests' if by_digest else 'ids'}",
                 expected=f"binary values of {DIGEST_BYTES} bytes" if by_digest else "strings",
+                do=_TAKE,
             )
 
 
@@ -192,6 +213,7 @@ def _gather(found: _SideFiles, items: Items, rows: Rows) -> npt.NDArray[np.float
         raise ModelError(
             f"{found.path}: no vector for {len(lacking)} of {len(rows)} items (first: {items.ids[rows[lacking[0]]]!r})",
             expected="one for each item that is asked for",
+            do="add rows for them",
         )
     vectors = room_for(len(rows), found.vectors.shape[1], cache_folder())
     for start in range(0, len(rows), _BLOCK):
@@ -206,7 +228,11 @@ def _unit(block: npt.NDArray[np.float64], found: _SideFiles, items: Items, rows:
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(bad):
         what = "zero" if lengths[bad[0]] == 0 else "not finite"
-        raise ModelError(f"{found.path}: the vector of {items.ids[rows[bad[0]]]!r} is {what}", expected="finite vectors, not zero")
+        raise ModelError(
+            f"{found.path}: the vector of {items.ids[rows[bad[0]]]!r} is {what}",
+            expected="finite vectors, not zero",
+            do="embed this item again",
+        )
     return block / lengths[:, None]
 
 
@@ -240,8 +266,15 @@ def _places_by_digest(found: _SideFiles, items: Items) -> Rows:
 
 
 def _unknown(found: _SideFiles, key: str) -> ModelError:
-    return ModelError(f"{found.path}: {key!r} is not in the corpus", expected="ids or digests of this corpus")
+    return ModelError(f"{found.path}: {key!r} is not in the corpus", expected="ids or digests of this corpus", do=_TAKE)
 
 
 def _twice(found: _SideFiles, key: str) -> ModelError:
-    return ModelError(f"{found.path}: {key!r} occurs twice", expected="one vector an item")
+    if found.by_digest:
+        # A user who takes every row of the corpus' table meets this where texts or pictures are equal.
+        return ModelError(
+            f"{found.path}: the digest {key!r} occurs twice",
+            expected="one vector a digest, which all items of equal content share",
+            do="keep the first row of each digest",
+        )
+    return ModelError(f"{found.path}: {key!r} occurs twice", expected="one vector an item", do="keep one row of each id")

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from cprd_pipeline.models.device import plain_name
-from cprd_pipeline.models.encoder_brought import brought_fingerprint, brought_folder
+from cprd_pipeline.models.encoder_brought import brought_fingerprint, brought_folder, refuse_vectors
 from cprd_pipeline.models.loading import model_fingerprint, resolve_model
 from cprd_pipeline.models.sentence_identity import is_sentence_encoder, sentence_fingerprint
 
@@ -27,6 +27,7 @@ def encoder_fingerprint(name: str, dtype: "torch.dtype | str") -> str:
     if (brought := brought_folder(name)) is not None:
         return brought_fingerprint(brought)
     folder = resolve_model(name)
+    refuse_vectors(name, folder)
     if is_sentence_encoder(folder):
         return sentence_fingerprint(folder, dtype)
     return model_fingerprint(folder, role="dual_encoder", dtype=plain_name(dtype), adapter=ADAPTER_VERSION)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from cprd_pipeline.errors import StoreError
 from cprd_pipeline.store.first_rows import FirstRows, first_rows_of_table, first_tensors, render
 from cprd_pipeline.store.folder import MADE_BY, InputFolder, Manifest, read_manifest
 from cprd_pipeline.store.inspect_caches import inspect_cache
@@ -24,7 +25,7 @@ def inspect_path(path: Path) -> StageReport:
         StoreError: None of these, or a file has changed.
     """
     if path.is_file():
-        return read_report(path)
+        return _read_report(path)
     if not (path / MANIFEST).exists():
         described = inspect_cache(path)
         if described is not None:
@@ -38,16 +39,29 @@ def first_rows_text(report: StageReport) -> str:
     return "".join("\n" + render(name, FirstRows(**content)) for name, content in found.items())
 
 
+def _read_report(path: Path) -> StageReport:
+    try:
+        return read_report(path)
+    except StoreError:
+        # Another advice than a stage has about a report that it needs: this may be any file of the user's.
+        raise StoreError(
+            f"{path}: not the report of a stage",
+            expected="a stage's report (.json in data/reports), an output folder such as data/corpus, or a cache folder",
+            do="name one of them",
+        ) from None
+
+
 def _inspect_folder(path: Path) -> StageReport:
     manifest = read_manifest(path)
     folder = InputFolder(path, manifest.kind)
     folder.verify()
     rows = sum(part.rows or 0 for part in manifest.parts)
+    files = f"{len(manifest.parts)} file{'' if len(manifest.parts) == 1 else 's'}"
     table = [
         ("folder", f"{path}: {manifest.kind}, schema {manifest.schema_version}, every checksum is right"),
         ("written by", f"cprd-pipeline {MADE_BY.get(manifest.kind, manifest.kind)}"),
         ("digest", manifest.digest),
-        ("rows", f"{rows:,} in {len(manifest.parts)} files"),
+        ("rows", f"{rows:,} in {files}") if any(part.rows is not None for part in manifest.parts) else ("holds", files),
         *((f"from {name}", digest) for name, digest in manifest.inputs.items()),
         *((f"setting {name}", json.dumps(value, ensure_ascii=False)) for name, value in manifest.settings.items()),
         *((part.name, "" if part.rows is None else f"{part.rows:,} rows") for part in manifest.parts[:_SHOWN_PARTS]),

@@ -72,7 +72,7 @@ def _state(path: Path) -> StageReport:
     table = [
         ("folder", f"{path}: state of a {kind} folder that is not finished"),
         ("written by", f"cprd-pipeline {MADE_BY.get(kind, kind)}; the same command with the same settings goes on here"),
-        ("finished", f"{len(parts)} files, {sum(part.rows or 0 for part in parts):,} rows"),
+        ("finished", f"{len(parts)} file{'' if len(parts) == 1 else 's'}, {sum(part.rows or 0 for part in parts):,} rows"),
     ]
     return StageReport("inspect", {}, {"kind": "state", "of": kind, "parts": [part.name for part in parts]}, table)
 

@@ -58,9 +58,11 @@ def verify_scores(uri: str | None, *, forget_damaged: bool) -> StageReport:
         )
     if check.damaged:
         forget(store, [file for file, _ in check.damaged])
+    whole, rows = check.files - len(check.damaged), check.rows - lost
+    size = check.bytes - sum(file.size for file, _ in check.damaged)
     table = [
         ("store", store.uri),
-        ("verified", f"{_count(check.files, 'file')}, {_count(check.rows, 'score')}, {_size(check.bytes, check.rows)}"),
+        ("verified", f"{_count(whole, 'file')}, {_count(rows, 'score')}, {_size(size, rows)}"),
         ("without a digest", f"{_count(check.undigested, 'file')} of another writer: readable, nothing more is known"),
         ("forgotten", f"{_count(len(check.damaged), 'file')}, {_count(lost, 'score')}, to be bought again"),
         ("not in the table", f"{_count(check.stray, 'file')}: replaced, or of a killed run; compact deletes them"),

@@ -14,6 +14,7 @@ from pyarrow import fs
 
 from cprd_pipeline.errors import StoreError
 from cprd_pipeline.store.atomic import write_bytes
+from cprd_pipeline.store.places import check_writable
 from cprd_pipeline.store.score_files import content_digest, decode, digest_in, encode, place_in
 from cprd_pipeline.store.score_rows import ScoreRows
 
@@ -159,6 +160,17 @@ class ScoreDisk:
             yield
         except (StoreError, OSError, pa.ArrowException) as error:
             raise unreadable(f"{self.uri}/{path}", error) from error
+
+
+def check_store_place(uri: str) -> None:
+    """Refuse a store that is yet to be made where none can be; of one that is there, a run that buys nothing only reads.
+
+    Raises:
+        MachineError: The folder cannot be written.
+    """
+    folder = local_folder(uri)
+    if folder is not None and not (folder / "_delta_log").is_dir():
+        check_writable(folder / "_delta_log", f"store={uri}")
 
 
 def check_fingerprint(teacher: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cprd_pipeline import __version__
+from cprd_pipeline.errors import CprdError
 
 CLI = [sys.executable, "-m", "cprd_pipeline"]
 
@@ -73,6 +74,13 @@ def test_version(tmp_path: Path) -> None:
             "negatives is 100, and a pair has 63 others in its batch; lower it or raise batch_size",
         ),
         (("init", "list.yaml"), "list.yaml: is a file; expected a new or empty folder"),
+        (("mine", "--k", "10"), "No such option: --k; settings are given as --set key=value, without spaces around the =; see `"),
+        (("mine", "--set", "k", "=", "10"), "(= 10); settings are given as --set key=value"),
+        (("inspect",), "error: Missing argument 'PATH'; see `"),
+        (
+            ("inspect", "list.yaml"),
+            "list.yaml: not the report of a stage; expected a stage's report (.json in data/reports), an output",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_red_line_and_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -154,3 +162,60 @@ def test_a_table_is_as_wide_as_it_is_told(tmp_path: Path, columns: str | None, w
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert max(len(line) for line in done.stdout.splitlines()) <= widest
     assert (len(max(done.stdout.splitlines(), key=len)) > 40) == (columns is None)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no folder that even root cannot write")
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        *(("evaluate", key) for key in ("report", "output", "metrics")),
+        *(("study", key) for key in ("page", "markdown")),
+        *((command, "output") for command in ("prepare", "mine", "report")),
+        ("score-teacher", "store"),
+    ],
+)
+def test_what_cannot_be_written_is_known_before_a_stage_works(tmp_path: Path, command: str, key: str) -> None:
+    """Each file that a stage writes, its output, and the scores' store: before it looks for what it reads."""
+    (tmp_path / "empty.yaml").write_text("")
+    config = str(Path(__file__).parents[2] / "stages/study/study.yaml") if command == "study" else "empty.yaml"
+    done = run(command, "--config", config, "--set", f"{key}=/proc/new/x.json", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "/proc/new/x.json: /proc cannot be written; mend its permissions, or mend the path in the settings" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.yaml"]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no folder that even root cannot write")
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the variable that a user set, not by a folder deep inside."""
+    (tmp_path / "empty.yaml").write_text("")
+    monkeypatch.setenv("CPRD_CACHE", "/proc/cache")
+    done = run("evaluate", "--config", "empty.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: CPRD_CACHE=/proc/cache: /proc cannot be written; ")
+    assert done.stderr.endswith("name another folder in the variable CPRD_CACHE\n")
+
+
+def test_a_report_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    """Before the stage works."""
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "r.json").mkdir()
+    done = run("mine", "--config", "empty.yaml", "--set", "report=r.json", cwd=tmp_path)
+    assert done.stderr == "error: r.json: a folder lies where a file is to be written; mend the path in the settings\n"
+
+
+@pytest.mark.parametrize(
+    ("example", "told"), [("demo", "Next: git init;"), ("coco", "Next: name your pairs and models in stages/, then:")]
+)
+def test_init_here_sends_nobody_elsewhere(tmp_path: Path, example: str, told: str) -> None:
+    """The folder is the one that the user is in."""
+    done = run("init", ".", "--example", example, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1].startswith(told)
+
+
+@pytest.mark.parametrize("arguments", [(), ("scores",)])
+def test_without_a_command_there_is_help_alone(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """And no line about an error."""
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == CprdError.exit_code
+    assert "Usage:" in done.stdout + done.stderr
+    assert "error" not in done.stderr

@@ -59,7 +59,10 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     """No folder for the files, and no student."""
     for arguments, message in (
         (("student",), "no --onnx DIR; expected where the ONNX files shall be written"),
-        (("./student", "--onnx", "onnx"), "./student: there is no such folder; expected a model folder or a hub name"),
+        (
+            ("./student", "--onnx", "onnx"),
+            f"./student: there is no such folder in {tmp_path}; expected a model folder or a hub name",
+        ),
     ):
         done = call(*arguments, cwd=tmp_path)
         assert done.returncode == 2

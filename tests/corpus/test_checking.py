@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from cprd_pipeline.corpus.checking import run_check
+from cprd_pipeline.corpus.prepare import run
 from cprd_pipeline.corpus.settings import PrepareSettings
 from cprd_pipeline.errors import CorpusError
 from tests.corpus.conftest import Dataset, files_of, picture
@@ -46,7 +47,23 @@ def test_what_would_stop_prepare(tmp_path):
     assert images.startswith("2 of 20 images cannot be used, the first is 2.png: cannot be decoded")
     assert (report.results["leaked_captions"], report.results["bad_captions"]) == (1, 1)
     assert ("problem", captions) in report.table
-    assert run_check(dataset.save(bad_images="skip", bad_captions="skip")).results["stops"] == []
+    skipping = run_check(dataset.save(bad_images="skip", bad_captions="skip"))
+    assert skipping.results["stops"] == []
+    rows = rows_of(skipping)
+    assert (rows["train"], rows["images missing or bad"]) == ("14 images, 27 captions", "2, counted above")
+    assert rows["without these"] == "train 13 images, 25 captions; val 5 images, 10 captions"
+
+
+def test_a_holdout_of_a_split_that_is_there(dataset):
+    """Known before any image is decoded, by the check and by `prepare` itself."""
+    message = "holdout.shares names val, which the source has already; expected names that are new; mend holdout.shares"
+    settings = dataset.save(holdout={"shares": {"val": 0.1}})
+    [stop] = run_check(settings).results["stops"]
+    assert stop.startswith(message)
+    for picture_file in dataset.images.iterdir():
+        picture_file.unlink()
+    with pytest.raises(CorpusError, match=message):
+        run(settings)
 
 
 def test_notes_and_lists(tmp_path):

@@ -90,8 +90,15 @@ def test_sixteen_kilobytes_of_ff(tmp_path, name):
     with pytest.raises(CorpusError, match=rf"{path.name}: line {line} is not UTF-8 \(16,384 bytes of 0xFF\).*iconv"):
         read(path, name)
     path.write_bytes(content.replace(b"picture 0", b"Stra\xdfe"))
-    with pytest.raises(CorpusError, match=r"is not UTF-8 \(byte 0xDF\)"):
-        read(path, name)
+    for source in (name, "auto"):
+        with pytest.raises(
+            CorpusError, match=r"is not UTF-8 \(byte 0xDF\).*; convert it to UTF-8 \(for example iconv -f LATIN1 -t"
+        ):
+            read(path, source)
+    path.write_bytes(content.decode().encode("utf-16"))
+    for source in (name, "auto"):
+        with pytest.raises(CorpusError, match=r"; convert it to UTF-8 \(for example iconv -f UTF-16 -t UTF-8\)"):
+            read(path, source)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
@@ -111,7 +118,7 @@ def test_an_unknown_format_lists_what_was_tried(tmp_path):
     assert "\n" not in message
     assert all(reader.name in message for reader in READERS)
     assert "karpathy, coco_captions: not valid JSON at line 1, column 1" in message
-    assert "name the format with `source`" in message
+    assert message.endswith("; name the format with `source` and a table's columns with `files.columns`, or mend files.paths")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CorpusError, match=r"folder: no image with a \.txt of the same name beside it"):
         read(tmp_path / "empty")

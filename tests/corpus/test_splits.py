@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cprd_pipeline.corpus.formats.records import CaptionRecord, ImageRecord, Records
-from cprd_pipeline.corpus.holdout import draw_holdout
+from cprd_pipeline.corpus.holdout import check_new_names, draw_holdout
 from cprd_pipeline.corpus.settings import HoldoutSettings
 from cprd_pipeline.corpus.splits import assign_lists, check_records, keep_images, limit_images, open_lists
 from cprd_pipeline.errors import CorpusError
@@ -64,7 +64,9 @@ def test_spoilt_lists(tmp_path, records):
         assign_lists(records, lists(tmp_path, train="id0\nid1", val="id2\na/0.jpg"))
     with pytest.raises(CorpusError, match=r"val\.txt: names no image of the source.*mend files\.split_lists"):
         assign_lists(records, lists(tmp_path, train="id0", val="x\ny"))
-    with pytest.raises(CorpusError, match=r"gone\.txt: No such file"):
+    with pytest.raises(
+        CorpusError, match=r"gone\.txt: No such file.*; expected a file; mend files\.split_lists\.val in the settings"
+    ):
         open_lists({"val": tmp_path / "gone.txt"})
 
 
@@ -166,4 +168,5 @@ def test_given_splits_stay():
     assert Counter(drawn)["test"] == 1000
     assert drawn[1000:] == splits[1000:]
     with pytest.raises(CorpusError, match=r"holdout\.shares names test, which the source has already; expected names that are new"):
-        draw_holdout(splits, DIGESTS, {}, [], HoldoutSettings(shares={"test": 0.1}))
+        check_new_names(splits, HoldoutSettings(shares={"test": 0.1}))
+    check_new_names(splits, HoldoutSettings(shares={"val": 0.1}))

@@ -126,6 +126,19 @@ def test_a_split_without_unpaired_items(tmp_path: Path) -> None:
         pools_of(corpus, {(0, 0): 1.0})
 
 
+def test_the_split_that_has_unpaired_items_is_named(tmp_path: Path) -> None:
+    """Where `prepare` kept them under a name of their own; without any, `prepare` is to keep them."""
+    pairs, known = [(0, 0)], np.arange(2)
+    corpus = corpus_of(tmp_path / "a", ["a", "b"], ["ta", "tb"], pairs, {1: "pool"}, {1: "pool"})
+    with pytest.raises(
+        CorpusError, match=r"split train has no unpaired image .*; set unpaired\.split to pool, or set unpaired\.share"
+    ):
+        UnpairedPools(corpus, corpus.split("train"), knowledge_of({}, known, known), Unpaired(share=0.5), 0)
+    corpus = corpus_of(tmp_path / "b", ["a"], ["ta"], pairs)
+    with pytest.raises(CorpusError, match=r"; prepare the corpus with files\.unpaired: keep, or set unpaired\.share to 0"):
+        UnpairedPools(corpus, corpus.split("train"), knowledge_of({}, known[:1], known[:1]), Unpaired(share=0.5), 0)
+
+
 def test_rankings_that_know_no_partner(corpus: Corpus) -> None:
     """The message says what to lower."""
     with pytest.raises(

@@ -29,6 +29,15 @@ def test_teachers_of_ours_keep_the_promises(tmp_path: Path) -> None:
     check_teacher(AskerMatters(1.0), tolerance=0.0)
 
 
+def test_what_was_tried_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Silence would look as if nothing had happened."""
+    check_teacher(StubTeacher(1.0))
+    assert capsys.readouterr().out == (
+        "StubTeacher keeps its promises: 3 pictures and 5 captions, alone, in another order and several images a call, moved a "
+        "score by 0 at most (0.0001 is allowed)\n"
+    )
+
+
 class Shifted(StubTeacher):
     """Scores depend on the place in the call."""
 

@@ -268,7 +268,8 @@ BAD: dict[str, tuple[Spoil, str]] = {
     ),
     "digest twice": (
         _table("digest", lambda corpus: [*_digests(corpus), _digests(corpus)[2]], [[1.0] * WIDTH] * 7),
-        r"images\.parquet: '[0-9a-f]{32}' occurs twice",
+        r"images\.parquet: the digest '[0-9a-f]{32}' occurs twice; expected one vector a digest, which all items of equal content "
+        r"share; keep the first row of each digest",
     ),
     "no parquet": (
         lambda folder, _: [(folder / "images.npy").rename(folder / "images.parquet")],
@@ -279,11 +280,12 @@ BAD: dict[str, tuple[Spoil, str]] = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_is_wrong_is_said_in_one_line(folder: Path, corpus: Corpus, case: str) -> None:
-    """Nothing is repaired, shifted or skipped."""
+    """Nothing is repaired, shifted or skipped, and each says what to do next."""
     spoil, message = BAD[case]
     spoil(folder, corpus)
     with pytest.raises(ModelError, match=message) as caught:
         embed(folder, corpus)
+    assert caught.value.do
     assert "\n" not in str(caught.value)
 
 

@@ -64,6 +64,8 @@ def test_a_model_folder_shows_its_tensors(tmp_path: Path) -> None:
     writer.finish()
     report = inspect_path(tmp_path / "out")
     assert dict(report.table)["written by"] == "cprd-pipeline distill"
+    assert dict(report.table)["holds"] == "1 file"
+    assert "rows" not in dict(report.table)
     assert sorted(report.results["first_rows"]["model.safetensors"]["rows"]) == [["a", "BF16", "4"], ["b", "F32", "2 x 3"]]
 
 
@@ -102,7 +104,7 @@ def test_the_state_of_an_unfinished_stage(tmp_path: Path) -> None:
     shown = dict(inspect_path(writer.state).table)
     assert "state of a rankings folder that is not finished" in shown["folder"]
     assert shown["written by"].startswith("cprd-pipeline score-teacher; the same command")
-    assert shown["finished"] == "1 files, 2 rows"
+    assert shown["finished"] == "1 file, 2 rows"
 
 
 def test_the_folder_of_reports(tmp_path: Path) -> None:
@@ -125,9 +127,11 @@ def test_a_report_is_shown_again(tmp_path: Path) -> None:
 
 def test_what_is_not_ours_is_refused(tmp_path: Path) -> None:
     """A foreign folder, a foreign file, nothing."""
-    (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(StoreError, match="not a stage report"):
-        inspect_path(tmp_path / "x.json")
+    for name in ("x.json", "mine.yaml", "report.html"):
+        (tmp_path / name).write_text("{}")
+        # Never to delete it: it may be the user's settings.
+        with pytest.raises(StoreError, match=r"not the report of a stage; .*data/reports.*an output folder.*; name one of them$"):
+            inspect_path(tmp_path / name)
     with pytest.raises(StoreError, match="unfinished or not ours"):
         inspect_path(tmp_path)
     with pytest.raises(StoreError, match=r"no such folder.*name one of the folders in data/"):

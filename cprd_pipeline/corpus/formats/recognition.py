@@ -11,7 +11,7 @@ from cprd_pipeline.corpus.formats.json_lines import JSONL
 from cprd_pipeline.corpus.formats.karpathy import KARPATHY
 from cprd_pipeline.corpus.formats.parquet_table import PARQUET
 from cprd_pipeline.corpus.formats.saved_dataset import DATASETS
-from cprd_pipeline.corpus.formats.source import Format, SourceFile
+from cprd_pipeline.corpus.formats.source import EncodingError, Format, SourceFile
 from cprd_pipeline.corpus.formats.tar_shards import WEBDATASET
 from cprd_pipeline.corpus.settings import FilesSettings
 from cprd_pipeline.errors import CorpusError
@@ -28,20 +28,17 @@ def choose_format(name: str, sources: Sequence[SourceFile], settings: FilesSetti
     """
     if name != "auto":
         return next(known for known in FORMATS if known.name == name)
+    do = "name the format with `source` and a table's columns with `files.columns`, or mend files.paths"
     reasons: dict[str, list[str]] = {}
     for known in FORMATS:
-        reason = _refusal(known, sources[0], settings)
+        try:
+            reason = known.refuse(sources[0], settings)
+        except CorpusError as error:
+            reason = error.found.removeprefix(f"{sources[0].path}: ")
+            # No format of text will read it, whatever it is called.
+            do = error.do if isinstance(error, EncodingError) else do
         if not reason:
             return known
         reasons.setdefault(reason, []).append(known.name)
     tried = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
-    raise CorpusError(
-        f"{sources[0].path}: of no format that is known ({tried})", do="name the format with `source`, or mend files.paths"
-    )
-
-
-def _refusal(known: Format, source: SourceFile, settings: FilesSettings) -> str:
-    try:
-        return known.refuse(source, settings)
-    except CorpusError as error:
-        return error.found.removeprefix(f"{source.path}: ")
+    raise CorpusError(f"{sources[0].path}: of no format that is known ({tried})", do=do)

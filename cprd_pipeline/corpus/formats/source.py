@@ -12,6 +12,11 @@ from cprd_pipeline.corpus.settings import FilesSettings
 from cprd_pipeline.errors import CorpusError
 
 _HEAD = 65_536
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+class EncodingError(CorpusError):
+    """A text that is not UTF-8."""
 
 
 class SourceFile:
@@ -20,14 +25,16 @@ class SourceFile:
     Args:
         path: Where it lies.
         split: The split that the settings say all of it belongs to; None when they say nothing.
+        setting: The one that names it, for messages.
 
     Raises:
         CorpusError: There is no such file, it is empty, or a Git LFS pointer.
     """
 
-    def __init__(self, path: Path, split: str | None = None) -> None:
+    def __init__(self, path: Path, split: str | None = None, setting: str = "files.paths") -> None:
         self.path = path
         self.split = split
+        self._setting = setting
         self.is_folder = path.is_dir()
         if not self.is_folder:
             self._check()
@@ -56,10 +63,11 @@ class SourceFile:
         """The whole file as text, without a byte order mark.
 
         Raises:
-            CorpusError: A folder, or not UTF-8; the message names the line.
+            CorpusError: A folder.
+            EncodingError: Not UTF-8; the message names the line.
         """
         if self.is_folder:
-            raise CorpusError(f"{self.path}: a folder", expected="a file")
+            raise CorpusError(f"{self.path}: a folder", expected="a file", do=f"mend {self._setting} in the settings")
         try:
             content = self.path.read_bytes()
         except OSError as error:
@@ -71,10 +79,11 @@ class SourceFile:
             line = content[: error.start + 3].count(b"\n") + 1
             run = _length_of_run(error.object, error.start)
             found = f"{run:,} bytes of 0x{error.object[error.start]:02X}" if run > 1 else f"byte 0x{error.object[error.start]:02X}"
-            raise CorpusError(
+            likely = "UTF-16" if content.startswith(_UTF16_MARKS) else "LATIN1"
+            raise EncodingError(
                 f"{self.path}: line {line} is not UTF-8 ({found})",
                 expected="UTF-8 text",
-                do="fetch the file again, or convert it (iconv -t UTF-8)",
+                do=f"convert it to UTF-8 (for example iconv -f {likely} -t UTF-8), or fetch it again if it is damaged",
             ) from None
 
     @cached_property
@@ -102,9 +111,8 @@ class SourceFile:
 
     def _unreadable(self, error: Exception) -> CorpusError:
         found = getattr(error, "strerror", None) or error
-        return CorpusError(
-            f"{self.path}: {found}", expected="a file or folder of annotations", do="mend files.paths in the settings"
-        )
+        wanted = "a file or folder of annotations" if self._setting == "files.paths" else "a file"
+        return CorpusError(f"{self.path}: {found}", expected=wanted, do=f"mend {self._setting} in the settings")
 
 
 def _length_of_run(content: bytes, start: int) -> int:

@@ -143,6 +143,6 @@ def check_known(where: object, split: Split, lookups: Sequence[Lookup], limit: f
         raise CorpusError(
             f"{where}: {len(unknown):,} of {asked:,} ids are not in split {split.name!r}, the first {', '.join(map(repr, first))}",
             expected=f"at most {limit:.0%} unknown" if len(unknown) < asked else "ids of this split",
-            do="choose the split that the set was judged on, or raise the limit of unknown ids for a part of it",
+            do="choose the split that the set was judged on, or raise judged.unknown_limit for a part of it",
         )
     return first
