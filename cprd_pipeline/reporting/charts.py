@@ -42,14 +42,13 @@ def _values(table: pa.Table, column: str) -> Float32[np.ndarray, " N"]:
     return np.asarray(table[column].combine_chunks().flatten().to_numpy())
 
 
-def curves(logs: list[TrainingLog]) -> Section:
-    """One chart a training."""
-    plots = [_learning_curves(log) for log in logs]
-    return Section(
-        "Learning curves",
-        "Training loss and its terms over steps. The whole weighs its terms, so it is not their plain sum.",
-        (element("div", *plots, class_="plots"),),
-    )
+def curves(logs: list[TrainingLog]) -> list[Section]:
+    """One chart a training; nothing of those that logged a single step, which makes no line."""
+    plots = [_learning_curves(log) for log in logs if len(log.steps) > 1]
+    if not plots:
+        return []
+    explanation = "Training loss and its terms over steps. The whole weighs its terms, so it is not their plain sum."
+    return [Section("Learning curves", explanation, (element("div", *plots, class_="plots"),))]
 
 
 def _learning_curves(log: TrainingLog) -> Html:

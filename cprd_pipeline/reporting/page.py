@@ -9,12 +9,13 @@ from typing import Any
 from cprd_pipeline.reporting.agreement import agreement
 from cprd_pipeline.reporting.charts import curves, distributions
 from cprd_pipeline.reporting.counters import counters
+from cprd_pipeline.reporting.headline import headline
 from cprd_pipeline.reporting.inputs import Inputs
 from cprd_pipeline.reporting.judged import judged
 from cprd_pipeline.reporting.markup import Section, element, join, json_script
 from cprd_pipeline.reporting.movement import movement
 from cprd_pipeline.reporting.origin import origin
-from cprd_pipeline.reporting.results import headline, results
+from cprd_pipeline.reporting.results import results
 from cprd_pipeline.reporting.stages import pipeline
 from cprd_pipeline.reporting.verdicts import Verdicts
 
@@ -50,9 +51,7 @@ def _sections(inputs: Inputs, verdicts: Verdicts) -> list[Section]:
     found = [results(inputs), movement(inputs, verdicts), *agreement(inputs), *judged(inputs.metrics, inputs.background)]
     if inputs.stages:
         found.append(pipeline(inputs.stages))
-    found += [*counters(inputs.stages), distributions(inputs)]
-    if inputs.logs:
-        found.append(curves(inputs.logs))
+    found += [*counters(inputs.stages), distributions(inputs), *curves(inputs.logs)]
     return [*found, _gallery(inputs), origin(inputs)]
 
 

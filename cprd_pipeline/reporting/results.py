@@ -1,4 +1,4 @@
-"""The outcome: headline figures, and tables of all models with their intervals."""
+"""The outcome: tables of all models with their intervals."""
 
 from dataclasses import dataclass
 
@@ -24,20 +24,6 @@ _RECALLS = [
 _GRADED = _Group("graded nDCG@10, %", (("i2t_ndcg10", "i→t"), ("t2i_ndcg10", "t→i")))
 _FURTHER = (("map_r", "MAP@R"), ("r_precision", "R-prec."), ("binary_ndcg10", "nDCG@10"), ("mrr", "MRR"), ("median_rank", "median"))
 _MORE = [_Group(title, tuple((f"{side}_{key}", name) for key, name in _FURTHER)) for side, title in TITLES.items()]
-
-
-def headline(inputs: Inputs) -> Html:
-    """The outcome in three figures."""
-    base, student, teacher = (inputs.metrics[name]["rsum"] for name in (inputs.miner, inputs.student, TEACHER))
-    tiles = [
-        (f"{student:.1f}", f"RSUM of {inputs.student}"),
-        (f"{student - base:+.1f}".replace("-", "\N{MINUS SIGN}"), f"against {inputs.miner} ({base:.1f})"),
-    ]
-    if teacher > base:
-        tiles.append((f"{(student - base) / (teacher - base):.0%}", f"of the way to the teacher ({teacher:.1f})"))
-    return element(
-        "div", *(element("p", element("strong", figure), element("span", text)) for figure, text in tiles), class_="tiles"
-    )
 
 
 def results(inputs: Inputs) -> Section:

@@ -144,3 +144,14 @@ def test_a_failed_run_leaves_the_earlier_page(own):
         run(settings_of(own))
     assert before.path.read_text(encoding="utf-8") == before.text
     assert not list(own.root.glob(".report*"))
+
+
+def test_a_training_that_logged_one_step_has_no_curve(made, tmp_path):
+    """A point makes no line; the other training is drawn as ever."""
+    (tmp_path / "short.jsonl").write_text('{"step": 50, "loss": 2.5}\n')
+    places = {"output": tmp_path / "report.html", "report": tmp_path / "report.json"}
+    logs = {"short": tmp_path / "short.jsonl", "base": made.root / "log.jsonl"}
+    text = write(made, logs=logs, **places).text
+    assert "<strong>short</strong>" not in text
+    assert "<strong>base</strong>" in text[text.index('id="learning"') :]
+    assert 'id="learning"' not in write(made, logs={"short": tmp_path / "short.jsonl"}, **places).text
