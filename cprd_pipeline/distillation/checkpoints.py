@@ -107,7 +107,8 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 def _load(path: Path, do: str) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped: a bank that lies in a file because memory is short must not come into memory here.
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise StoreError(f"{path}: not a checkpoint that can be read ({type(error).__name__})", do=do) from error
     return state

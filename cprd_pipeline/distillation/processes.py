@@ -110,8 +110,9 @@ def join_processes(batch_size: int, device: torch.device) -> Iterator[Processes]
         )
     if device.type == "cuda":
         # Before anything is sent: NCCL would open every process' messages on the first GPU.
-        torch.cuda.set_device(device)
-        distributed.init_process_group("nccl", device_id=device, timeout=_PATIENCE)
+        own = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+        torch.cuda.set_device(own)
+        distributed.init_process_group("nccl", device_id=own, timeout=_PATIENCE)
     else:
         distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:

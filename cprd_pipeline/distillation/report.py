@@ -44,7 +44,7 @@ class Told:
     batches: dict[str, Any]
 
 
-def make_report(settings: DistillSettings, trained: Trained, told: Told, watch: Stopwatch, processes: int) -> StageReport:
+def make_report(settings: DistillSettings, trained: Trained, told: Told, watch: Stopwatch, processes: int | None) -> StageReport:
     """Figures and table of a finished student.
 
     Args:
@@ -52,7 +52,7 @@ def make_report(settings: DistillSettings, trained: Trained, told: Told, watch: 
         trained: What the training came to.
         told: What it learned from.
         watch: Clock of the run.
-        processes: How many trained.
+        processes: How many trained; None where an earlier run did, of which nobody knows with what.
     """
     student, history, pace = trained.student, trained.history, trained.pace
     last, done = history.rows[-1], int(history.rows[-1]["step"])
@@ -63,8 +63,8 @@ def make_report(settings: DistillSettings, trained: Trained, told: Told, watch: 
         "parameters": parameters,
         "known_pairs": told.knowledge.pairs if told.knowledge else 0,
         "teacher": told.knowledge.teacher if told.knowledge else None,
-        "device": str(student.device),
-        "dtype": plain_name(student.dtype),
+        "device": str(student.device) if processes else None,
+        "dtype": plain_name(student.dtype) if processes else None,
         "processes": processes,
         "batches": told.batches,
         "last": last,
@@ -73,7 +73,7 @@ def make_report(settings: DistillSettings, trained: Trained, told: Told, watch: 
     table = [
         ("student", f"{settings.output} ({parameters:,} parameters)"),
         ("objective", settings.objective),
-        ("computed on", f"{results['device']}, {results['dtype']}" + (f", {processes} processes" * (processes > 1))),
+        ("computed on", _where(student, processes)),
         ("pairs known from the teacher", f"{results['known_pairs']:,}"),
         *batch_rows(told.batches),
         ("steps", f"{done:,} of {settings.batch_size} pairs{_when(done, pace, watch)}"),
@@ -81,6 +81,12 @@ def make_report(settings: DistillSettings, trained: Trained, told: Told, watch: 
         *watched_rows(settings, history, pace, told.targets),
     ]
     return StageReport("distill", settings.as_json(), results, table, watch.seconds)
+
+
+def _where(student: DualEncoder, processes: int | None) -> str:
+    if processes is None:
+        return "not known: by an earlier run"
+    return f"{student.device}, {plain_name(student.dtype)}" + (f", {processes} processes" if processes > 1 else "")
 
 
 def _when(done: int, pace: Pace, watch: Stopwatch) -> str:

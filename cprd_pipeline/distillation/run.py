@@ -81,12 +81,13 @@ def _run(settings: DistillSettings, processes: Processes, device: torch.device) 
     watch = Stopwatch()
     with watch.measure("loading"):
         data = _data(settings, corpus, rankings)
-    if writer.is_current():
+    before = writer.is_current()
+    if before:
         trained = _read_back(settings, device)
     else:
         trained = _trained(settings, data, evaluator, processes, device, writer, watch)
     told = Told(data.knowledge, data.targets, data.sampler.facts)
-    report = make_report(settings, trained, told, watch, processes.size)
+    report = make_report(settings, trained, told, watch, None if before else processes.size)
     if not processes.leads:
         return report
     save_series_of(settings, trained.history)

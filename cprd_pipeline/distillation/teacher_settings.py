@@ -104,10 +104,14 @@ class TrainTeacherSettings(StageSettings):
         check_warmup(self.warmup_steps, self.steps)
         return self
 
+    def measuring(self) -> dict[str, object]:
+        """The settings that shape the report and not the teacher."""
+        return {"validation_split": self.validation_split, "rerank_depth": self.rerank_depth}
+
     def shaping(self) -> dict[str, object]:
         """The settings that shape the teacher's bytes: no paths, no device, no speed, nothing that only measures."""
         where = {"corpus", "teacher", "output", "report", "device", "workers", "pixel_cache_gb", "checkpoint_steps"}
-        measures = {"validation_split", "rerank_depth"}
+        measures = self.measuring().keys()
         unused = {"blip"} if self.teacher == SCENES else {"token_weight", "listwise_weight"}
         values = {key: value for key, value in self.as_json().items() if key not in where | measures | unused}
         if "blip" in values:

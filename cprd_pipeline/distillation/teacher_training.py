@@ -35,7 +35,7 @@ def run(settings: TrainTeacherSettings) -> StageReport:
     begun_from = {} if settings.teacher == SCENES else {"teacher": blip_identity(settings.teacher)}
     writer = OutputWriter(settings.output, "teacher", settings.shaping(), {"corpus": corpus.digest, **begun_from})
     watch = Stopwatch()
-    if (earlier := earlier_report(settings.report, writer, settings.as_json())) is not None:
+    if (earlier := earlier_report(settings.report, writer, settings.measuring())) is not None:
         return earlier
     if not writer.is_current():
         _train(settings, corpus, writer, watch)
@@ -111,7 +111,7 @@ def _report(settings: TrainTeacherSettings, quality: TeacherQuality | None, watc
     table = [
         ("teacher", str(settings.output)),
         ("computed on", f"{device}, {str(dtype).removeprefix('torch.')}"),
-        ("steps", f"{settings.steps:,} of {settings.batch_size} pairs in {watch.seconds.get('training', 0.0):.0f} s"),
+        ("steps", f"{settings.steps:,} of {settings.batch_size} pairs{_when(watch)}"),
         ("last loss", f"{last['total']:.3f} ({', '.join(f'{name} {last[name]:.3f}' for name in parts)})"),
     ]
     if quality is not None:
@@ -123,3 +123,8 @@ def _report(settings: TrainTeacherSettings, quality: TeacherQuality | None, watc
             ("pairs on the right side of 0", "no random pair to tell from" if accuracy is None else f"{accuracy:.1f} %"),
         ]
     return StageReport("train-teacher", settings.as_json(), results, table, watch.seconds)
+
+
+def _when(watch: Stopwatch) -> str:
+    seconds = watch.seconds.get("training")
+    return ", by an earlier run" if seconds is None else f" in {seconds:.0f} s"

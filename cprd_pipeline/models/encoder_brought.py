@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from cprd_pipeline.corpus.reader import Items, Rows, column_digests
 from cprd_pipeline.errors import ModelError, first_line
 from cprd_pipeline.models.vector_room import room_for
-from cprd_pipeline.store.digest_memory import remembered_checksum
+from cprd_pipeline.store.atomic import checksum
 from cprd_pipeline.store.fingerprint import DIGEST_BYTES, digest_keys, json_digest
 from cprd_pipeline.store.folder import cache_folder
 from cprd_pipeline.store.places import MANIFEST
@@ -81,7 +81,7 @@ def brought_fingerprint(folder: Path) -> str:
     Raises:
         ModelError: A file is missing.
     """
-    files = {file.name: remembered_checksum(file) for side in _SIDES for file in _files(folder, side)}
+    files = {file.name: checksum(file) for side in _SIDES for file in _files(folder, side)}
     return json_digest({"files": files, "facts": {"role": "brought_embeddings", "adapter": ADAPTER_VERSION}})
 
 

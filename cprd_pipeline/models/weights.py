@@ -56,7 +56,6 @@ def tensors_digest(folder: Path) -> str:
 
     Raises:
         ModelError: The folder holds no weights, or they cannot be read.
-        MachineError: The cache, where it is remembered, cannot be written.
     """
     files = _weight_files(folder)
     return remembered_digest("tensors 1", files, lambda: _digest(folder, files))

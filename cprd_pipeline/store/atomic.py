@@ -103,7 +103,7 @@ def place_folder(source: Path, target: Path) -> None:
     try:
         for left in (retired, staged):
             shutil.rmtree(left, ignore_errors=True)
-        shutil.copytree(source, staged, copy_function=_link)
+        _link_folder(source, staged)
         if target.exists():
             os.rename(target, retired)
         os.rename(staged, target)
@@ -114,7 +114,17 @@ def place_folder(source: Path, target: Path) -> None:
     shutil.rmtree(retired, ignore_errors=True)
 
 
-def _link(source: str, target: str) -> None:
+def _link_folder(source: Path, target: Path) -> None:
+    target.mkdir()
+    for entry in source.iterdir():
+        if entry.is_dir():
+            _link_folder(entry, target / entry.name)
+        else:
+            _link(entry, target / entry.name)
+    sync_folder(target)
+
+
+def _link(source: Path, target: Path) -> None:
     """A second name of a file; a copy on another disk, or where the file system has no such names."""
     try:
         os.link(source, target)
@@ -122,16 +132,11 @@ def _link(source: str, target: str) -> None:
         if error.errno not in _NO_LINKS:
             raise
         shutil.copyfile(source, target)
-        sync_file(Path(target))
+        sync_file(target)
 
 
 def machine_error(error: OSError, path: Path) -> MachineError:
     """The user's sentence for an operating system's refusal."""
-    if isinstance(error, shutil.Error):
-        # Of many files: [(source, target, reason), ...], or the reason alone.
-        reason = str(error.args[0][0][-1] if isinstance(error.args[0], list) else error)
-        full = os.strerror(errno.ENOSPC) in reason
-        error = OSError(errno.ENOSPC if full else errno.EIO, reason)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MachineError(
             f"{path}: the disk is full", do="free some space and run the same command again; finished parts are kept"

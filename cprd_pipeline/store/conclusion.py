@@ -44,7 +44,8 @@ def earlier_report(path: Path, writer: OutputWriter, settings: Mapping[str, Any]
     except StoreError:
         return None
     wanted = {"output": writer.target.as_posix(), **(settings or {})}
-    about = report.output == read_manifest(writer.target).digest
+    # Reports of earlier versions do not say which content they are about.
+    about = report.output in ("", read_manifest(writer.target).digest)
     if not about or any(report.settings.get(name) != value for name, value in wanted.items()):
         return None
     writer.forget_state()  # of a run that was killed after it had saved the report

@@ -106,18 +106,25 @@ class OutputWriter:
         self._current = self._is_there()
         if not self._current:
             check_output_place(target, kind)
-            make_folder(self.folder)
-            hold(self.state, target)
-            self._let_go = weakref.finalize(self, let_go, self.state)
+            holds = self._hold()
             # Whoever held it until now may have finished.
             self._current = self._is_there()
-        if self._current:
-            if not self._renewal.is_file():
-                self.forget_state()
-        else:
-            remove_leftovers(self.folder)
-            (self.folder / MANIFEST).unlink(missing_ok=True)  # of a run that got as far as putting it into place
-            self._parts = self._recover()
+            if holds and not self._current:
+                self._take_up()
+
+    def _hold(self) -> bool:
+        """Keep other processes off the state; whether it is this one's to change."""
+        if not hold(self.state, self.target):
+            return False
+        self._let_go = weakref.finalize(self, let_go, self.state)
+        return True
+
+    def _take_up(self) -> None:
+        """Go on with what a killed run left."""
+        make_folder(self.folder)
+        remove_leftovers(self.folder)
+        (self.folder / MANIFEST).unlink(missing_ok=True)  # of a run that got as far as putting it into place
+        self._parts = self._recover()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -134,12 +141,13 @@ class OutputWriter:
 
         The one that is there stays until the new one is finished.
         """
-        make_folder(self.folder)
-        hold(self.state, self.target)
-        self._let_go = weakref.finalize(self, let_go, self.state)
-        write_json(self._renewal, {})  # A killed run goes on with it: other state is of the output that is there.
-        (self.folder / MANIFEST).unlink(missing_ok=True)
-        self._parts = self._recover()
+        if self._hold():
+            if not self._renewal.is_file():
+                # Of the output that is there, which a run did not conclude.
+                shutil.rmtree(self.folder, ignore_errors=True)
+                shutil.rmtree(self.state / JOURNAL, ignore_errors=True)
+            self._take_up()
+            write_json(self._renewal, {})
         self._current = False
 
     @property
@@ -217,13 +225,20 @@ class OutputWriter:
         return manifest
 
     def forget_state(self) -> None:
-        """Remove what a killed run would go on from.
+        """Remove what a killed run would go on from, unless another process is at work there, on another output of this identity.
 
         Not before all that follows from the output is written: DVC removes the output of a stage that failed after it.
         """
-        shutil.rmtree(self.state, ignore_errors=True)
-        if self._let_go is not None:
+        if not self.state.is_dir():
+            return
+        try:
+            holds = self._let_go is not None or self._hold()
+        except StoreError:
+            holds = False
+        if holds and self._let_go is not None:
+            shutil.rmtree(self.state, ignore_errors=True)
             self._let_go()
+            self._let_go = None
 
     def _journal(self, name: str) -> Path:
         return self.state / JOURNAL / f"{name.replace('/', '~')}.json"

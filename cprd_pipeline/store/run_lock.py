@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprd_pipeline.errors import StoreError
-from cprd_pipeline.store.atomic import machine_error
+from cprd_pipeline.store.atomic import machine_error, make_folder
 
 LOCK = "_run.lock"
 
-# File systems that know no locks: there, two processes are only found out at the end.
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP})
+NO_LOCKS = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP})
+"""What file systems say that know no locks. There, two processes that make one output are only found out at the end."""
+
+_TRIES = 5
 
 
 @dataclass
@@ -26,14 +28,15 @@ class _Held:
 _held: dict[Path, _Held] = {}
 
 
-def hold(state: Path, target: Path) -> None:
-    """Hold a state folder until as many `let_go`, or the end of this process.
-
-    Of processes that torchrun started the first one holds it for all.
+def hold(state: Path, target: Path) -> bool:
+    """Hold a state folder, made if need be, until as many `let_go`, or the end of this process.
 
     Args:
-        state: The folder, which exists.
+        state: The folder.
         target: The output that is made there, for the message.
+
+    Returns:
+        Whether this process may change what lies there: of those that torchrun started, the first one alone.
 
     Raises:
         StoreError: Another process holds it.
@@ -41,10 +44,22 @@ def hold(state: Path, target: Path) -> None:
     """
     path = (state / LOCK).absolute()
     if os.environ.get("RANK", "0") != "0":
-        return
+        return False
     if path in _held:
         _held[path].writers += 1
-        return
+        return True
+    for _ in range(_TRIES):
+        handle = _locked(path, target)
+        if _is_there(path, handle):
+            _held[path] = _Held(handle)
+            return True
+        os.close(handle)  # Whoever was done with the folder has just removed it.
+    raise StoreError(f"{state}: is removed again and again", do="see which other process works there")
+
+
+def _locked(path: Path, target: Path) -> int:
+    """The open file, its lock taken where the file system knows locks."""
+    make_folder(path.parent)
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
@@ -54,15 +69,21 @@ def hold(state: Path, target: Path) -> None:
     except BlockingIOError:
         os.close(handle)
         raise StoreError(
-            f"{target}: another process is making it, with the same settings",
+            f"{target}: another process is at work with the same settings and inputs",
             do="wait until it is done, or stop it; then run the same command again",
         ) from None
     except OSError as error:
-        os.close(handle)
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
+            os.close(handle)
             raise machine_error(error, path) from error
-        return
-    _held[path] = _Held(handle)
+    return handle
+
+
+def _is_there(path: Path, handle: int) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(handle).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def let_go(state: Path) -> None:

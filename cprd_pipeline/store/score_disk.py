@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 import pyarrow as pa
@@ -54,6 +54,9 @@ class ScoreDisk:
 
     Args:
         uri: Folder or object-store address.
+
+    Raises:
+        StoreError: As `local_folder`.
     """
 
     def __init__(self, uri: str) -> None:
@@ -166,6 +169,7 @@ def check_store_place(uri: str) -> None:
     """Refuse a store that is yet to be made where none can be; of one that is there, a run that buys nothing only reads.
 
     Raises:
+        StoreError: As `local_folder`.
         MachineError: The folder cannot be written.
     """
     folder = local_folder(uri)
@@ -211,8 +215,25 @@ def one_line(error: Exception) -> str:
 
 
 def local_folder(uri: str) -> Path | None:
-    """The folder that an address names; None for an object store."""
+    """The folder that an address names; None for an object store.
+
+    Raises:
+        StoreError: deltalake would look for the table's log in another folder.
+    """
     if "://" not in uri:
-        return Path(uri)
+        return _taken_literally(Path(uri))
     parts = urlsplit(uri)
-    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
+    return _taken_literally(Path(url2pathname(parts.path))) if parts.scheme == "file" else None
+
+
+def _taken_literally(folder: Path) -> Path:
+    """The folder itself: deltalake 1.6.6 decodes local paths once too often, however they are quoted, and resolves links first."""
+    path = str(folder.resolve())
+    found = unquote(path, errors="surrogateescape")
+    if found != path or "\\" in path:
+        raise StoreError(
+            f"{folder}: the score store would be looked for in {found.replace(chr(92), '/')}",
+            expected="a path without backslashes and without percent signs before two hex digits",
+            do="rename that folder, or name another one for the store",
+        )
+    return folder

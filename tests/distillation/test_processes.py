@@ -117,7 +117,7 @@ def test_each_process_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatc
         device_of_process("cuda:3")
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+@pytest.mark.parametrize("device", ["cpu", "cuda:1", "cuda"])
 def test_the_backend_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     """A run on the CPU of a machine with GPUs sends tensors of the CPU; with GPUs each process has its own before it sends."""
     calls: list[tuple[str, object]] = []
@@ -129,13 +129,15 @@ def test_the_backend_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch, devi
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", lambda found: calls.append(("set_device", found)))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(distributed, "init_process_group", begin)
     monkeypatch.setattr(distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(distributed, "destroy_process_group", lambda: calls.append(("left", None)))
     chosen = torch.device(device)
     with join_processes(4, chosen) as processes:
         assert processes == Processes(1, 2)
-    begun = [("set_device", chosen), ("nccl", chosen)] if device == "cuda:1" else [("gloo", None)]
+    chosen = torch.device("cuda:1") if device == "cuda" else chosen
+    begun = [("set_device", chosen), ("nccl", chosen)] if chosen.type == "cuda" else [("gloo", None)]
     assert calls == [*begun, ("left", None)]
 
 

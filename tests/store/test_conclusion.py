@@ -62,6 +62,13 @@ def test_a_report_about_other_content_of_the_same_identity_is_made_again(tmp_pat
     assert earlier_report(tmp_path / "report.json", writer_of(tmp_path)) is None
 
 
+def test_a_report_of_an_earlier_version_is_kept(tmp_path: Path) -> None:
+    """It does not say which content it is about, and its figures of speed cannot be had again."""
+    writer = finished(tmp_path)
+    report_of(tmp_path).save(tmp_path / "report.json")
+    assert earlier_report(tmp_path / "report.json", writer) is not None
+
+
 @pytest.mark.parametrize("damage", ["", "{", "remove", "elsewhere"])
 def test_a_report_that_is_none_is_made_again(tmp_path: Path, damage: str) -> None:
     """Gone, damaged, or about an equal output in another place."""

@@ -1,5 +1,7 @@
 """Remembered digests: never another one than the files have, computed once while they stay as they are."""
 
+import hashlib
+import mmap
 import os
 import time
 from pathlib import Path
@@ -124,6 +126,38 @@ def test_a_damaged_memory_is_made_again(large: Path, content: bytes) -> None:
     counter = _Counter(large)
     assert remembered_digest("checksum", [large], counter) == checksum(large)
     assert counter.times == 0
+
+
+def test_what_is_written_through_a_mapping_is_seen(large: Path) -> None:
+    """Once the page was clean, its next change moves the file's times."""
+    with large.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as mapped:
+        for number in range(3):
+            mapped[0] = number
+            time.sleep(0.02)
+            assert remembered_checksum(large) == hashlib.blake2b(bytes([number]) + b"ontent", digest_size=16).hexdigest()
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize("trouble", ["cache is a file", "memory is a folder"])
+def test_a_digest_needs_no_memory(large: Path, tmp_path: Path, trouble: str) -> None:
+    """The file is what matters."""
+    if trouble == "cache is a file":
+        cache_folder().write_text("")
+    else:
+        remembered_checksum(large)
+        (memory,) = (cache_folder() / "digests").iterdir()
+        memory.unlink()
+        memory.mkdir()
+    assert remembered_checksum(large) == checksum(large)
+
+
+def test_what_cannot_be_read_is_said_by_who_digests_it(large: Path) -> None:
+    """Gone, or a link to nowhere, or with a name that is no text."""
+    with pytest.raises(FileNotFoundError):
+        remembered_checksum(large.with_name("gone"))
+    odd = Path(os.fsdecode(os.fsencode(large.parent) + b"/\xff"))
+    odd.write_bytes(b"content")
+    assert remembered_checksum(odd) == remembered_checksum(odd) == checksum(large)
 
 
 def test_a_large_file_is_remembered_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,12 +199,16 @@ def test_an_output_that_was_removed_after_it_was_finished_is_put_back(tmp_path: 
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-def test_what_is_found_finished_leaves_no_state(tmp_path: Path) -> None:
-    """The state of a run that was killed after the output was put into place."""
+def test_what_is_found_finished_keeps_its_state_until_it_is_concluded(tmp_path: Path) -> None:
+    """Its report may fail again, and DVC remove the output: no part is made again even then."""
     writer = writer_of(tmp_path)
     writer.write_table("a.parquet", TABLE)
     writer.finish()
-    assert writer_of(tmp_path).is_current()
+    found = writer_of(tmp_path)
+    assert found.is_current()
+    shutil.rmtree(tmp_path / "out")
+    assert writer_of(tmp_path).has("a.parquet")
+    found.forget_state()
     assert not writer.state.exists()
 
 

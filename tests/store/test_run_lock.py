@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> 
     """Then it takes its place. Other settings are another output."""
     target = tmp_path / "out"
     with holder(target):
-        with pytest.raises(StoreError, match=r"out: another process is making it, with the same settings; wait until it is done"):
+        with pytest.raises(StoreError, match=r"out: another process is at work with the same settings and inputs; wait"):
             OutputWriter(target, "candidates", {}, {})
         OutputWriter(target, "candidates", {"k": 2}, {})
     writer = OutputWriter(target, "candidates", {}, {})
@@ -68,7 +69,44 @@ def test_processes_of_one_torchrun_share_the_hold(tmp_path: Path, monkeypatch: p
     """The first holds it for all."""
     with holder(tmp_path / "out"):
         monkeypatch.setenv("RANK", "1")
-        OutputWriter(tmp_path / "out", "candidates", {}, {})
+        other = OutputWriter(tmp_path / "out", "candidates", {}, {})
+        before = sorted(other.state.rglob("*"))
+        (other.folder / "_manifest.json").write_text("{}")
+        OutputWriter(tmp_path / "out", "candidates", {}, {}).forget_state()
+        assert sorted(other.state.rglob("*")) == sorted([*before, other.folder / "_manifest.json"])
+
+
+def test_a_finished_output_leaves_the_state_of_another_one_alone(tmp_path: Path) -> None:
+    """Two outputs of one identity: the command of the finished one runs while another process makes the second."""
+    first = OutputWriter(tmp_path / "first", "candidates", {}, {})
+    first.write_table("a.parquet", pa.table({"n": [1]}))
+    first.finish()
+    first.forget_state()
+    with holder(tmp_path / "second"):
+        again = OutputWriter(tmp_path / "first", "candidates", {}, {})
+        assert again.is_current()
+        again.forget_state()
+        assert again.folder.is_dir()
+    again.forget_state()
+    assert not again.state.exists()
+
+
+def test_a_folder_that_is_removed_meanwhile_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a process that was done with it: a lock on a file that is gone would keep nobody off."""
+    state, opened = tmp_path / "state", os.open
+
+    def removed_once(path: Path, *rest: int, **options: int) -> int:
+        handle = opened(path, *rest, **options)
+        if not (tmp_path / "removed").exists():
+            (tmp_path / "removed").mkdir()
+            shutil.rmtree(state)
+        return handle
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", removed_once)
+        assert run_lock.hold(state, tmp_path / "out")
+    assert (state / run_lock.LOCK).is_file()
+    run_lock.let_go(state)
 
 
 def test_what_the_holder_finished_meanwhile_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

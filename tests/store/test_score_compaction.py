@@ -1,7 +1,10 @@
 """Compaction: the same scores in fewer bytes, at any moment whole, never under somebody's feet."""
 
 import contextlib
+import errno
+import fcntl
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +135,22 @@ def test_a_compaction_keeps_others_out(tmp_path: Path) -> None:
     (tmp_path / "store" / score_lock.LOCK).unlink()
     assert store.count("t") > 0
     assert known(store, [0], [0]) == {(0, 0): 0.0}
+
+
+@pytest.mark.parametrize("reason", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_a_disk_without_locks_serves_all_but_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int) -> None:
+    """Some network file systems, on which outputs are made as well."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    store, expected = filled(tmp_path)
+    assert known(store, IMAGES, CAPTIONS) == expected
+    with pytest.raises(StoreError, match=rf"store: this file system knows no locks \({os.strerror(reason)}\); .*compact a copy"):
+        compact(store, ["t"])
+    assert len(data_files(store)) == 8
+    assert known(store, IMAGES, CAPTIONS) == expected
 
 
 def test_an_object_store_keeps_its_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cprd_pipeline.errors import CprdError, StoreError
+from cprd_pipeline.store.score_disk import check_store_place
 from cprd_pipeline.store.scores import ScoreStore, default_store
 from tests.store.score_pairs import append, data_files, digests, flip_a_bit, known
 
@@ -237,6 +238,29 @@ def test_a_file_listed_under_another_teacher_is_an_error(tmp_path: Path) -> None
     log.write_text(log.read_text().replace('"teacher":"t"', '"teacher":"u"'))
     with pytest.raises(StoreError, match="listed under the teacher u"):
         known(store, [0], [1], "u")
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "a?b", "a%zz", "%", "日本", "it's", "a:b", "a+b", "[x]"])
+def test_any_name_of_a_folder_is_taken_literally(tmp_path: Path, name: str) -> None:
+    """None is an address with characters to be decoded."""
+    store = ScoreStore(str(tmp_path / name))
+    append(store, {(0, 1): 1.0})
+    assert known(store, [0], [1]) == {(0, 1): 1.0}
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == [name]
+
+
+@pytest.mark.parametrize(("name", "taken"), [("a%20b", "a b"), ("%C3%BC", "ü"), ("a\\b", "a/b")])
+def test_a_folder_that_deltalake_would_look_for_elsewhere_is_refused(tmp_path: Path, name: str, taken: str) -> None:
+    """Scores would lie in one folder and their log be read from another; a link, or a folder above, changes nothing."""
+    (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / name)
+    for path in (tmp_path / name, tmp_path / name / "store", tmp_path / "link"):
+        for uri in (str(path), path.as_uri()):
+            message = f"{path}: the score store would be looked for in {tmp_path / taken}"
+            with pytest.raises(StoreError, match=f"{re.escape(message)}.*; expected a path without .*rename that folder"):
+                ScoreStore(uri)
+            with pytest.raises(StoreError, match=re.escape(message)):
+                check_store_place(uri)
 
 
 def test_a_batch_without_rows_stores_nothing(tmp_path: Path) -> None:
