@@ -107,17 +107,17 @@ def move_away(model: nn.Module) -> None:
 
 
 @contextmanager
-def another_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def another_device() -> Iterator[None]:
     """While the block runs, the other device is there."""
     made: Callable[..., Tensor] = torch.tensor
-    # It copies its numbers to the device without asking anybody.
-    monkeypatch.setattr(torch, "tensor", lambda *args, device=None, **kwargs: made(*args, **kwargs).to(device or "cpu"))
-    # Operations that are made of others would come whole in inference mode: it only leaves gradients out here.
-    monkeypatch.setattr(torch.inference_mode, "__enter__", _leave_gradients_out)
-    monkeypatch.setattr(torch.inference_mode, "__exit__", _gradients_as_before)
-    with _Mode():
-        yield
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        # It copies its numbers to the device without asking anybody.
+        patch.setattr(torch, "tensor", lambda *args, device=None, **kwargs: made(*args, **kwargs).to(device or "cpu"))
+        # Operations that are made of others would come whole in inference mode: it only leaves gradients out here.
+        patch.setattr(torch.inference_mode, "__enter__", _leave_gradients_out)
+        patch.setattr(torch.inference_mode, "__exit__", _gradients_as_before)
+        with _Mode():
+            yield
 
 
 def _leave_gradients_out(mode: Any) -> None:

@@ -4,6 +4,7 @@ import io
 import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -21,6 +22,15 @@ from cprd_pipeline.errors import CorpusError
 
 DECODER_VERSION = 1
 """Raised whenever the same file would give other pixels; part of every model's fingerprint."""
+
+FORMATS = frozenset(
+    ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF", "WEBP")
+)
+"""What cameras, scanners, editors and the web write, by Pillow's names; its JPEG reader also reads MPO.
+
+Nothing else is opened: for EPS Pillow starts Ghostscript with whatever lies in the file, and a reader that some other package adds
+would make the pixels depend on what is installed. Since this list Pillow's rare readers (ICNS, DDS, XPM, FITS and the like) are
+refused where they gave pixels before; the version above stays, since no file gives other pixels."""
 
 MAX_PIXELS = 89_478_485
 """Pillow's own bound against decompression bombs: a quarter of a gigabyte as RGB."""
@@ -52,7 +62,7 @@ def decode_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         with warnings.catch_warnings():
             # Pillow warns of damaged metadata, which do not touch the pixels, and of bombs, for which the bound below is stricter.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content)) as picture:
+            with Image.open(io.BytesIO(content), formats=_formats()) as picture:
                 _check_size(picture, max_pixels)
                 # First of all: a broken stream fails its first load() and passes a second one, and reading EXIF hides it.
                 picture.load()
@@ -67,6 +77,13 @@ def decode_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image
     except Exception as error:
         # Damaged files make Pillow's format plugins raise nearly everything: OSError, ValueError, struct.error, KeyError, ...
         raise CorpusError(f"cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())})") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow reads, in the order in which it tries them."""
+    Image.init()
+    return tuple(name for name in Image.ID if name in FORMATS)
 
 
 def _check_size(picture: Image.Image, max_pixels: int) -> None:

@@ -1,4 +1,4 @@
-"""Every image is read and decoded once, in worker processes; what a killed run has seen is not decoded again."""
+"""Every image is read and decoded once, in worker processes; what a killed run has seen is compared, but not decoded again."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -57,23 +57,24 @@ def inspect_images(images: Sequence[ImageRecord], root: Root, workers: int, stat
         state: Folder of this run's resumable state.
 
     Raises:
-        MachineError: A worker died, or the state cannot be written.
+        MachineError: A worker died, the state cannot be written, or a remote root cannot be reached.
     """
-    kept = {start: _read_chunk(_chunk_path(state, start), _chunk_size(images, start)) for start in range(0, len(images), _CHUNK)}
-    done = sum(len(chunk) for chunk in kept.values() if chunk)
     found: list[Inspected] = []
-    # No task reaches over a chunk's end: the chunk would wait for it.
-    todo = (task for start, chunk in kept.items() if chunk is None for task in _cut(images[start : start + _CHUNK]))
-    with progress_bar("decoding", len(images), "images", done=done) as bar, Workers(workers, __name__) as pool:
+    with Workers(workers, __name__) as pool:
+        kept = _unchanged_chunks(images, root, pool, state)
+        done = sum(len(chunk) for chunk in kept.values() if chunk)
+        # No task reaches over a chunk's end: the chunk would wait for it.
+        todo = (task for start, chunk in kept.items() if chunk is None for task in _cut(images[start : start + _CHUNK]))
         fresh = chain.from_iterable(pool.map(partial(_inspect_all, root), todo))
-        for start, chunk in kept.items():
-            if chunk is None:
-                chunk = []
-                for seen in islice(fresh, _chunk_size(images, start)):
-                    chunk.append(seen)
-                    bar.advance()
-                _write_chunk(_chunk_path(state, start), chunk)
-            found += chunk
+        with progress_bar("decoding", len(images), "images", done=done) as bar:
+            for start, chunk in kept.items():
+                if chunk is None:
+                    chunk = []
+                    for seen in islice(fresh, _chunk_size(images, start)):
+                        chunk.append(seen)
+                        bar.advance()
+                    _write_chunk(_chunk_path(state, start), chunk)
+                found += chunk
     return found
 
 
@@ -86,10 +87,12 @@ def files_changed(digests: Sequence[bytes], paths: Sequence[str], rejected: Sequ
         rejected: Files that were left out; one that decodes now is a change.
         root: What paths are relative to.
         workers: Reading processes; 0 for this one.
+
+    Raises:
+        MachineError: A worker died, or a remote root cannot be reached: that says nothing about its files.
     """
     with progress_bar("comparing", len(paths), "images") as bar, Workers(workers, __name__) as pool:
-        current = chain.from_iterable(pool.map(partial(_digest_all, root), _cut(paths)))
-        for before, now in zip(digests, current, strict=True):
+        for before, now in zip(digests, _digest_files(paths, root, pool), strict=True):
             if before != now:
                 return True
             bar.advance()
@@ -107,8 +110,34 @@ def inspect(root: Root, image: ImageRecord) -> Inspected:
     return Inspected(bytes_digest(content), picture.width, picture.height)
 
 
+def _unchanged_chunks(images: Sequence[ImageRecord], root: Root, pool: Workers, state: Path) -> dict[int, list[Inspected] | None]:
+    """What an earlier run kept, by the first image of each chunk; None where it kept nothing, or where a file has changed since.
+
+    Digests are compared, not sizes and times: a copy may keep both. Reading is cheap beside decoding.
+    """
+    kept = {start: _read_chunk(_chunk_path(state, start), _chunk_size(images, start)) for start in range(0, len(images), _CHUNK)}
+    # What lies inside of a larger file cannot have changed: that file is an input of the corpus, and the state belongs to it.
+    before = {
+        start: [(image.path, seen.digest) for image, seen in zip(images[start : start + _CHUNK], chunk, strict=True) if image.path]
+        for start, chunk in kept.items()
+        if chunk
+    }
+    current = _digest_files([path for files in before.values() for path, _ in files], root, pool)
+    with progress_bar("comparing", sum(map(len, before.values())), "images", shown=any(before.values())) as bar:
+        for start, files in before.items():
+            if [digest for _, digest in files] != list(islice(current, len(files))):
+                kept[start] = None
+            bar.advance(len(files))
+    return kept
+
+
 def _inspect_all(root: Root, images: Sequence[ImageRecord]) -> list[Inspected]:
     return [inspect(root, image) for image in images]
+
+
+def _digest_files(paths: Sequence[str], root: Root, pool: Workers) -> Iterator[bytes]:
+    """Digest of each file as it is now; empty of one that is missing or unreadable."""
+    return chain.from_iterable(pool.map(partial(_digest_all, root), _cut(paths)))
 
 
 def _digest_all(root: Root, paths: Sequence[str]) -> list[bytes]:

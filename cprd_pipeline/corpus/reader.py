@@ -115,7 +115,9 @@ class Corpus:
     def original(self, row: int) -> ImageRecord:
         """The image of a row and where its file lies: packed, in the table, or under the root."""
         packed = self._packed[row] if len(self._packed) else self.image_bytes[row].as_py()
-        return ImageRecord(self.images.ids[row], str(self.images.splits[row]), self.image_paths[row].as_py(), packed)
+        # Not from `ids`: one picture is no reason to make Python's strings of all.
+        image_id = self.images.arrow_ids[row].as_py()
+        return ImageRecord(image_id, str(self.images.splits[row]), self.image_paths[row].as_py(), packed)
 
     def split(self, name: str) -> Split:
         """The rows of a split.

@@ -12,8 +12,10 @@ from cprd_pipeline.errors import CorpusError, MachineError, MissingDependencyErr
 Root = Path | str
 """A folder, or a URI such as s3://bucket/images as a string: a Path would swallow one of its slashes."""
 
-_MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ValueError)
+# What a remote file alone is to blame for. Expired credentials come as PermissionError, and some stores' even as ValueError.
+_MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError, UnicodeError)
 _BRING_BACK = "bring the file back, or prepare the corpus again"
+_CHECK_ACCESS = "check the network and the credentials"
 
 
 def parse_root(place: str) -> Root:
@@ -38,7 +40,7 @@ def read_inside(root: Root, path: str) -> bytes:
 
     Raises:
         CorpusError: The path leaves the root, also through a symbolic link, or there is no such file.
-        MachineError: A remote root cannot be reached.
+        MachineError: A remote root cannot be reached, or refuses access: that says nothing about the file.
         MissingDependencyError: The package for such URIs is not installed.
     """
     return _read_local(root, path) if isinstance(root, Path) else _read_remote(root, path)
@@ -77,6 +79,8 @@ def _read_remote(root: str, path: str) -> bytes:
     # Object stores know no folders, but fsspec's file systems tidy dots up, each in its own way.
     if any(part in ("", ".", "..") for part in path.split("/")) or "\\" in path:
         raise _leads_out(root, path)
+    if "\0" in path:
+        raise CorpusError(f"{root}/{path!r}: holds a NUL character", do=_BRING_BACK)
     files, base = _connect(root)
     try:
         content: bytes = files.cat_file(f"{base}/{path}" if base else path)
@@ -86,8 +90,8 @@ def _read_remote(root: str, path: str) -> bytes:
         # Every kind of store raises its own errors for a lost connection or refused credentials.
         raise MachineError(
             f"{root}/{path}: {_reason(error)}",
-            expected="a place that answers",
-            do="check the network and the credentials, and run the same command again",
+            expected="a place that answers and lets us read",
+            do=f"{_CHECK_ACCESS}, and run the same command again",
         ) from error
     return content
 
@@ -102,7 +106,10 @@ def _connect(root: str) -> tuple[Any, str]:
             f"{root}: {_reason(error)}", expected="the package for such addresses", do="pip install 'cprd-pipeline[remote]'"
         ) from None
     except Exception as error:
-        raise CorpusError(f"{root}: {_reason(error)}", expected="an address such as s3://bucket/images") from error
+        # No error of the corpus: those count as bad images, which the user may have left out.
+        raise MachineError(
+            f"{root}: {_reason(error)}", expected="an address such as s3://bucket/images", do=f"mend it, or {_CHECK_ACCESS}"
+        ) from error
     return files, base.rstrip("/")
 
 

@@ -180,6 +180,10 @@ class HoldoutSettings(Settings):
             raise ValueError("train is what the other shares leave; name the others only")
         return value
 
+    def shaping(self) -> dict[str, Any]:
+        """What shapes the splits: without shares the seed draws nothing, so that it is the default's, whatever it is."""
+        return (self if self.shares else HoldoutSettings()).as_json()
+
 
 class CaptionSettings(Settings):
     """What is done to caption texts; by default nothing at all, so that they stay byte for byte as written.
@@ -275,6 +279,9 @@ class PrepareSettings(StageSettings):
                 raise ValueError("source is scenes, the generated world, but files names others; set source: auto")
             if self.holdout.shares:
                 raise ValueError("holdout is for files; the generated splits are in scenes.splits")
+            for name in ("captions", "bad_images", "bad_captions"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is for files; what is generated is good, and its texts stay as they are")
             return self
         if self.files is None:
             raise ValueError(f"source is {self.source}, but the group files is missing; add its paths and images")

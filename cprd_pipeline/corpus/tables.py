@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cprd_pipeline.corpus.captions import BadCaption, measure_lengths
 from cprd_pipeline.corpus.closure import Content, close_positives, count_duplicates, count_leaks
@@ -16,6 +18,9 @@ from cprd_pipeline.corpus.reader import Rows
 from cprd_pipeline.corpus.settings import HoldoutSettings
 from cprd_pipeline.store.fingerprint import bytes_digest
 from cprd_pipeline.store.schemas import CAPTIONS, IMAGES, POSITIVES, REJECTED
+
+_CHUNK_BYTES = 2**31 - 1
+"""What the offsets of `string` reach: less would cut tables that always were one chunk, and change their files."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +164,20 @@ def _caption_table(captions: Sequence[CaptionRecord], contents: Sequence[Content
 
 
 def _positive_table(image_ids: Sequence[str], caption_ids: Sequence[str], positives: Rows) -> pa.Table:
-    columns = [
-        pa.array(ids, pa.string()).take(pa.array(rows)) for ids, rows in zip((image_ids, caption_ids), positives.T, strict=True)
-    ]
+    columns = [_id_column(ids, rows) for ids, rows in zip((image_ids, caption_ids), positives.T, strict=True)]
     return pa.table(columns, schema=POSITIVES)
+
+
+def _id_column(ids: Sequence[str], rows: Rows) -> pa.ChunkedArray:
+    """The id of each row; in several chunks where they are more than one array of `string` can hold."""
+    strings = pa.array(ids, pa.large_string())
+    ends = np.cumsum(pc.binary_length(strings).to_numpy()[rows], dtype=np.int64)
+    chunks, start = [], 0
+    while start < len(rows):
+        stop = int(np.searchsorted(ends, _CHUNK_BYTES + (ends[start - 1] if start else 0), side="right"))
+        chunks.append(strings.take(pa.array(rows[start:stop])).cast(pa.string()))
+        start = stop
+    return pa.chunked_array(chunks, pa.string())
 
 
 def _rejected_table(images: Sequence[tuple[ImageRecord, Inspected]], captions: Sequence[BadCaption]) -> pa.Table:

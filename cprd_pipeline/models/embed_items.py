@@ -4,6 +4,7 @@ Apart from `embeddings`, since this needs torch, and a run whose vectors are all
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -57,8 +58,9 @@ def embed_items(
     """
     with torch.inference_mode():
         model = load_encoder(encoder, device, dtype)
-        _embed_images(model, corpus, *images, batch_size, workers)
-        _embed_captions(model, corpus, *captions, batch_size)
+        name = Path(encoder).name  # several students are embedded one after the other
+        _embed_images(model, corpus, *images, batch_size, workers, name)
+        _embed_captions(model, corpus, *captions, batch_size, name)
     del model
     if device.type == "cuda":
         # What computes next may not be torch, which would keep the memory: FAISS's indexes want it.
@@ -70,7 +72,9 @@ def _cut(rows: Rows, size: int) -> Iterator[Rows]:
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def _embed_images(model: _Encoder, corpus: Corpus, rows: Rows, cache: EmbeddingCache, batch_size: int, workers: int) -> None:
+def _embed_images(
+    model: _Encoder, corpus: Corpus, rows: Rows, cache: EmbeddingCache, batch_size: int, workers: int, name: str
+) -> None:
     if not len(rows):
         return
     # Preprocessing takes longer than decoding: the decoding processes do both.
@@ -80,12 +84,12 @@ def _embed_images(model: _Encoder, corpus: Corpus, rows: Rows, cache: EmbeddingC
             parts = []
             for batch in _cut(chunk, batch_size):
                 parts.append(_to_numpy(model.embed_prepared([next(stream) for _ in batch])))
-                bar.advance(len(batch))
+                bar.advance(len(batch), name)
             cache.add(corpus.images.digests[chunk], _checked(np.concatenate(parts), "image", corpus.images, chunk))
     cache.refresh()
 
 
-def _embed_captions(model: _Encoder, corpus: Corpus, rows: Rows, cache: EmbeddingCache, batch_size: int) -> None:
+def _embed_captions(model: _Encoder, corpus: Corpus, rows: Rows, cache: EmbeddingCache, batch_size: int, name: str) -> None:
     if not len(rows):
         return
     with progress_bar("embedding captions", len(rows), "captions") as bar:
@@ -95,7 +99,7 @@ def _embed_captions(model: _Encoder, corpus: Corpus, rows: Rows, cache: Embeddin
             parts = []
             for batch in _cut(by_length, batch_size):
                 parts.append(_to_numpy(model.embed_captions([corpus.texts[row] for row in batch])))
-                bar.advance(len(batch))
+                bar.advance(len(batch), name)
             cache.add(corpus.captions.digests[by_length], _checked(np.concatenate(parts), "caption", corpus.captions, by_length))
     cache.refresh()
 

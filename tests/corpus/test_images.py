@@ -1,6 +1,7 @@
 """The decoder: right pixels, or a reason."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -8,12 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from PIL.PngImagePlugin import PngInfo
 
-from cprd_pipeline.corpus.images import decode_image
+from cprd_pipeline.corpus.images import FORMATS, decode_image
 from cprd_pipeline.errors import CorpusError
 from tests.corpus.conftest import picture
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n(any program) print\nshowpage\n%%EOF\n"
 
 
 def encode(image: Image.Image, form: str = "PNG", **options) -> bytes:
@@ -229,13 +232,55 @@ def test_a_broken_stream_is_refused():
         (b"\0\0\0\x1cftypheic\0\0\0\0", "HEIF.*convert it"),
         (b"\xff\x0a\xfa\x1f", "JPEG XL.*convert it"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
-        (b"id,caption\n", r"not an image that Pillow can read \(begins with b'id,caption"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "an EPS picture, which is not read; convert it to PNG or JPEG"),
+        (b"\xc5\xd0\xd3\xc6\x1e\0\0\0", "an EPS picture"),
+        (b"\xd7\xcd\xc6\x9a\0\0", "a WMF drawing"),
+        (b"\1\0\0\0" + bytes(36) + b" EMF", "an EMF drawing"),
+        (b"%PDF-1.7\n", "a PDF document"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"id,caption\n", r"not an image in a format that is read \(begins with b'id,caption"),
     ],
 )
 def test_what_is_no_image_gets_its_reason(content, reason):
     """The reason says what was found in its place."""
     with pytest.raises(CorpusError, match=reason):
         decode_image(content)
+
+
+@pytest.mark.parametrize("content", [EPS, b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 30, len(EPS)) + bytes(18) + EPS])
+def test_no_program_is_started(content, tmp_path, monkeypatch):
+    """Pillow would hand the file to Ghostscript; this one tells that it ran."""
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # looked for anew
+    with pytest.raises(CorpusError, match="an EPS picture, which is not read"):
+        decode_image(content)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_readers_of_other_packages_are_not_asked():
+    """The pixels of a corpus do not depend on what else is installed."""
+    Image.register_open("MADE UP", lambda file, name: Image.new("RGB", (1, 1)), lambda prefix: prefix.startswith(b"made up"))
+    try:
+        with pytest.raises(CorpusError, match="not an image in a format that is read"):
+            decode_image(b"made up")
+    finally:
+        Image.ID.remove("MADE UP")
+        del Image.OPEN["MADE UP"]
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS - {"PSD"}))
+def test_every_format_of_the_list_is_read(form):
+    """Pillow writes all of them but Photoshop's."""
+    assert decode_image(picture(6, form, size=(16, 16))).size == (16, 16)
+
+
+def test_a_photoshop_file_is_read():
+    """Its flattened picture: one red pixel, uncompressed."""
+    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 1, 1, 8, 3)
+    assert pixels(head + bytes(12) + bytes(2) + b"\xff\0\0").tolist() == [[[255, 0, 0]]]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

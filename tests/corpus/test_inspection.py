@@ -1,5 +1,7 @@
 """Every image is decoded once: in order, in pieces that a killed run keeps, with a reason for each bad one."""
 
+import os
+
 import pytest
 from PIL import Image
 
@@ -52,6 +54,13 @@ def test_a_killed_run_decodes_only_what_is_missing(root, tmp_path, monkeypatch):
     first = inspect_images(records(), root, 0, tmp_path / "state")
     assert [row for row, seen in enumerate(first) if seen.reason] == [25]
     (root / "25.png").write_bytes(picture(25, size=(28, 5)))
+    decoded = watch_decoding(monkeypatch)
+    assert inspect_images(records(), root, 0, tmp_path / "state") == [expected(row) for row in range(COUNT)]
+    assert decoded == [picture(row, size=(3 + row, 5)) for row in range(20, 40)]
+
+
+def watch_decoding(monkeypatch) -> list[bytes]:
+    """What this process decodes from now on."""
     decoded = []
 
     def watched(content: bytes) -> Image.Image:
@@ -59,8 +68,28 @@ def test_a_killed_run_decodes_only_what_is_missing(root, tmp_path, monkeypatch):
         return decode_image(content)
 
     monkeypatch.setattr(inspection, "decode_image", watched)
-    assert inspect_images(records(), root, 0, tmp_path / "state") == [expected(row) for row in range(COUNT)]
-    assert decoded == [picture(row, size=(3 + row, 5)) for row in range(20, 40)]
+    return decoded
+
+
+@pytest.mark.parametrize("change", ["another", "gone", "none"])
+def test_kept_pieces_are_those_of_the_files_of_now(root, tmp_path, monkeypatch, change):
+    """A file that changed since an earlier run, even with its size and time kept, makes its piece anew and no other one."""
+    monkeypatch.setattr(inspection, "_CHUNK", 20)
+    state, path = tmp_path / "state", root / "45.png"
+    path.write_bytes(picture(1, "BMP", (48, 5)))
+    seen = inspect_images(records(), root, 0, state)
+    if change == "another":
+        before, content = path.stat(), picture(2, "BMP", (48, 5))
+        path.write_bytes(content)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert path.stat().st_size == before.st_size
+        seen[45] = Inspected(bytes_digest(content), 48, 5)
+    if change == "gone":
+        path.unlink()
+        seen[45] = Inspected(b"", 0, 0, f"{path}: No such file or directory")
+    decoded = watch_decoding(monkeypatch)
+    assert inspect_images(records(), root, 0, state) == seen
+    assert len(decoded) == {"another": 13, "gone": 12, "none": 0}[change]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -84,5 +113,5 @@ def test_every_reason_is_told(root, tmp_path):
     bad = [ImageRecord("a", "train", "text.png"), ImageRecord("b", "train", "gone.png"), ImageRecord("c", "train", "../out.png")]
     found = inspect_images(bad, root, 0, tmp_path / "state")
     assert [seen[:3] for seen in found] == [(bytes_digest(b"no picture"), 0, 0), (b"", 0, 0), (b"", 0, 0)]
-    for seen, reason in zip(found, ("not an image that Pillow", "No such file", "leads out of"), strict=True):
+    for seen, reason in zip(found, ("not an image in a format", "No such file", "leads out of"), strict=True):
         assert reason in seen.reason

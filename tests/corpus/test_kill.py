@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cprd_pipeline.corpus import inspection, prepare
+from cprd_pipeline.corpus import inspection, packing, prepare
 from cprd_pipeline.corpus.images import decode_image
+from cprd_pipeline.corpus.originals import read_original
+from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.errors import CorpusError, MachineError
-from tests.corpus.conftest import Dataset, files_of
+from cprd_pipeline.store.fingerprint import bytes_digest
+from cprd_pipeline.store.folder import OutputWriter
+from tests.corpus.conftest import Dataset, files_of, picture
 
 PROGRAM = (
     "import sys; from cprd_pipeline.corpus.prepare import run; from cprd_pipeline.corpus.settings import PrepareSettings\n"
@@ -81,6 +85,40 @@ def test_bad_images_are_looked_at_again(tmp_path, monkeypatch):
         prepare.run(settings)
     (dataset.images / "5.png").write_bytes(good)
     assert prepare.run(settings).results["images"] == 9
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_picture_that_was_replaced_in_between(tmp_path, monkeypatch, pack):
+    """The stopped run had decoded all pictures and written its first part: the corpus is that of the files as they are now."""
+    monkeypatch.setattr(inspection, "_CHUNK", 4)
+    monkeypatch.setattr(packing, "SHARD_IMAGES", 3)
+    dataset = Dataset(tmp_path / "data")
+    settings = dataset.save(pack=pack)
+    with monkeypatch.context() as patch:
+        stop_at_second_part(patch)
+        with pytest.raises(MachineError, match="the disk is full"):
+            prepare.run(settings)
+    (dataset.images / "1.png").write_bytes(picture(77))
+    prepare.run(settings)
+    corpus = Corpus(settings.output)
+    assert corpus.images.digests[1].tobytes() == bytes_digest(picture(77))
+    assert read_original(corpus.image_root, corpus.original(1)) == picture(77)
+    undisturbed = dataset.settings(pack=pack, output=tmp_path / "undisturbed", report=tmp_path / "undisturbed.json")
+    prepare.run(undisturbed)
+    assert files_of(settings.output) == files_of(undisturbed.output)
+
+
+def stop_at_second_part(monkeypatch) -> None:
+    """Of the next output that is written."""
+    write, written = OutputWriter.write_part, []
+
+    def once(self, name, *arguments, **options):
+        if written:
+            raise MachineError("the disk is full")
+        written.append(name)
+        write(self, name, *arguments, **options)
+
+    monkeypatch.setattr(OutputWriter, "write_part", once)
 
 
 def test_damaged_state_is_made_again(tmp_path, monkeypatch):

@@ -146,14 +146,14 @@ def test_a_second_run_does_nothing(dataset, scene_settings, monkeypatch):
     """Neither source is read or decoded again."""
     for settings in (dataset.save(), scene_settings()):
         first = prepare.run(settings)
-        monkeypatch.setattr(prepare, "inspect_images", None)
-        monkeypatch.setattr(prepare, "World", None)
-        second = prepare.run(settings)
-        assert second.up_to_date
-        assert second.results == first.results
-        settings.report.unlink()
-        assert prepare.run(settings).results == first.results
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(prepare, "inspect_images", None)
+            patch.setattr(prepare, "World", None)
+            second = prepare.run(settings)
+            assert second.up_to_date
+            assert second.results == first.results
+            settings.report.unlink()
+            assert prepare.run(settings).results == first.results
 
 
 def test_a_changed_file_makes_the_corpus_anew(dataset):
@@ -302,6 +302,9 @@ def test_relevance_of_another_size_is_refused(tmp_path, scene_settings):
         ({"bad_images": 1.5}, "1.5 is neither error, nor skip, nor a share"),
         ({"bad_images": "maybe"}, "'maybe' is neither error"),
         ({"bad_images": True}, "True is neither error"),
+        ({"bad_images": "skip"}, "bad_images is for files; what is generated is good"),
+        ({"bad_captions": 0.1}, "bad_captions is for files"),
+        ({"captions": {"lower_case": True}}, "captions is for files"),
     ],
 )
 def test_settings_that_contradict(values, message):
@@ -420,6 +423,20 @@ def test_a_holdout_keeps_duplicates_together(dataset):
     assert splits[1] == splits[4]
     assert (results["leaked_images"], results["leaked_captions"]) == (0, 0)
     assert results["splits"]["val"]["captions"] == 2 * splits.count("val")
+
+
+def test_the_seed_of_a_holdout_without_shares_says_nothing(dataset):
+    """It draws nothing: the corpus is the same, and named by the default's seed. With shares every seed is another corpus."""
+    for entry in dataset.entries:
+        del entry["split"]
+    plain = dataset.save()
+    prepare.run(plain)
+    assert InputFolder(plain.output, "corpus").manifest.settings["holdout"] == {"shares": {}, "seed": 0}
+    assert prepare.run(dataset.save(holdout={"seed": 1})).up_to_date
+    drawn = dataset.save(holdout={"shares": {"val": 0.5}, "seed": 3})
+    assert not prepare.run(drawn).up_to_date
+    assert InputFolder(drawn.output, "corpus").manifest.settings["holdout"] == {"shares": {"val": 0.5}, "seed": 3}
+    assert not prepare.run(dataset.save(holdout={"shares": {"val": 0.5}, "seed": 4})).up_to_date
 
 
 def test_lists_and_packing_by_setting(dataset):

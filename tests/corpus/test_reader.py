@@ -33,6 +33,13 @@ def test_every_column_is_read_in_file_order(tmp_path: Path) -> None:
     assert corpus.split("train").positives.tolist() == [[0, 2], [0, 0]]
 
 
+def test_one_original_makes_no_strings_of_all(tmp_path: Path) -> None:
+    """Python's strings of a side take gigabytes where it is large."""
+    corpus = Corpus(small_corpus(tmp_path / "c", ["a"], [("i1", "a")]))
+    assert [corpus.original(row).image_id for row in (1, 0)] == ["i0", "i1"]
+    assert "ids" not in vars(corpus.images)
+
+
 @pytest.mark.parametrize(
     ("captions", "positives", "message"),
     [

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cprd_pipeline.corpus import prepare, roots
+from cprd_pipeline.corpus import inspection, prepare, roots
 from cprd_pipeline.corpus.images import ImageReader, decode_image
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.corpus.roots import parse_root, read_inside
 from cprd_pipeline.corpus.workers import Workers
 from cprd_pipeline.errors import CorpusError, MachineError, MissingDependencyError
+from tests.corpus.conftest import files_of
 
 
 @pytest.fixture
@@ -137,6 +138,42 @@ def test_a_store_that_does_not_answer_is_the_machines_fault(bucket, monkeypatch)
         read_inside("s3://b", "a.png")
 
 
+class Expired:
+    """A store whose token runs out after some files."""
+
+    def __init__(self, files: int, error: Exception) -> None:
+        self.left, self.error = files, error
+
+    def cat_file(self, path):
+        if not self.left:
+            raise self.error
+        self.left -= 1
+        return fsspec.filesystem("memory").cat_file(path)
+
+
+@pytest.mark.parametrize("error", [PermissionError("The provided token has expired."), ValueError("no key"), OSError(16, "busy")])
+def test_refused_credentials_are_no_missing_file(bucket, monkeypatch, error):
+    """Whatever kind of error the store makes of them."""
+    store = Expired(1, error)
+    monkeypatch.setattr(roots, "_connect", lambda root: (store, "pictures"))
+    assert read_inside(bucket, "a.png") == b"a"
+    with pytest.raises(MachineError, match=r"memory://pictures/a\.png: .*; expected a place that answers and lets us read; check"):
+        read_inside(bucket, "a.png")
+
+
+def test_credentials_that_are_refused_at_the_door(monkeypatch):
+    """Some stores ask for them as soon as the address is opened: no reason to count its files as bad."""
+
+    def refuse(address):
+        raise PermissionError("no such key id")
+
+    monkeypatch.setattr(fsspec, "url_to_fs", refuse)
+    with pytest.raises(
+        MachineError, match=r"s3://locked: PermissionError: no such key id; .*check the network and the credentials"
+    ):
+        read_inside("s3://locked", "a.png")
+
+
 def test_a_package_that_is_missing_is_named(monkeypatch):
     """One line: the package by fsspec, the extra by us."""
 
@@ -150,7 +187,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
 
 def test_an_unknown_kind_of_address_is_refused():
     """The error shows what an address looks like."""
-    with pytest.raises(CorpusError, match=r"nope://x: ValueError: Protocol not known: nope; expected an address such as s3://"):
+    with pytest.raises(MachineError, match=r"nope://x: ValueError: Protocol not known: nope; expected an address such as s3://"):
         read_inside("nope://x", "a.png")
 
 
@@ -179,6 +216,25 @@ def test_a_store_that_does_not_answer_stops_prepare(bucket, dataset, monkeypatch
     monkeypatch.setattr(roots, "_connect", lambda root: (object(), "pictures"))
     with pytest.raises(MachineError, match="check the network"):
         prepare.run(dataset.save(files={"images": bucket}, bad_images="skip"))
+
+
+@pytest.mark.parametrize("stage", ["decoding", "going on", "comparing"])
+def test_a_token_that_expires_stops_prepare(bucket, dataset, monkeypatch, stage):
+    """In the middle of a run that leaves bad images out, of the one that goes on after it, or of comparing a whole corpus."""
+    monkeypatch.setattr(inspection, "_CHUNK", 2)
+    fsspec.filesystem("memory").pipe({f"/pictures/{path.name}": path.read_bytes() for path in dataset.images.iterdir()})
+    settings = dataset.save(files={"images": bucket}, bad_images="skip")
+    if stage == "comparing":
+        prepare.run(settings)
+    before = files_of(settings.output)
+    for files in (5, 1) if stage == "going on" else (5,):
+        store = Expired(files, PermissionError("The provided token has expired."))
+        with monkeypatch.context() as patch:
+            patch.setattr(roots, "_connect", lambda root, store=store: (store, "pictures"))
+            with pytest.raises(MachineError, match=r"\d\.png: PermissionError: The provided token has expired"):
+                prepare.run(settings)
+        assert files_of(settings.output) == before
+    assert prepare.run(settings).results["images"] == 6
 
 
 def test_worker_processes_connect_by_themselves(tmp_path):

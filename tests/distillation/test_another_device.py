@@ -97,7 +97,7 @@ def test_no_step_mixes_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     wanted = steps_of(tmp_path / "here", way, DualEncoder.load(str(folder), cpu, torch.float32))
     student = DualEncoder.load(str(folder), cpu, torch.float32)
     pretend(monkeypatch)
-    with another_device(monkeypatch):
+    with another_device():
         move_away(student.model)
         student.device = ELSEWHERE
         found = steps_of(tmp_path / "there", way, student)
@@ -107,9 +107,9 @@ def test_no_step_mixes_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         assert one.extra == pytest.approx(other.extra, rel=1e-3, abs=1e-3)
 
 
-def test_a_tensor_of_the_wrong_device_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tensor_of_the_wrong_device_is_found() -> None:
     """As a GPU would: in sums, as what is indexed; not as an index, nor as a number."""
-    with another_device(monkeypatch):
+    with another_device():
         there, here = torch.ones(3, device=ELSEWHERE), torch.ones(3)
         rows = torch.tensor([0, 2])
         assert there[rows].sum().item() == 2

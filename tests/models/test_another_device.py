@@ -41,6 +41,6 @@ def test_no_score_mixes_devices(family: ModuleType, options: dict[str, Any], mon
 
     monkeypatch.setattr(family, "random_model", moved)
     monkeypatch.setattr(family, "CPU", ELSEWHERE)
-    with another_device(monkeypatch):
+    with another_device():
         found = scores_of(family.teacher(0, **options)).to("cpu")
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=5e-6)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from cprd_pipeline.corpus.formats.records import ONLY_SPLIT, CaptionRecord, ImageRecord, Records, StoredImage
@@ -27,6 +28,8 @@ class Collector:
         self._rename = rename_splits
         self._images: dict[str, ImageRecord] = {}
         self._captions: dict[str, CaptionRecord] = {}
+        # The images of each caption of several, as keys in the order of the source: a text may stand under very many.
+        self._owners: dict[str, dict[str, None]] = {}
         self._spoken: dict[str, int] = {}
         self._splits_given = False
         self._known_splits: dict[str, str] = {}
@@ -122,12 +125,15 @@ class Collector:
                 expected="one text a caption id",
                 do="number the captions anew, or leave their ids out",
             )
-        if not known.image_ids or image_id in known.image_ids:
+        owners = self._owners.setdefault(caption_id, dict.fromkeys(known.image_ids))
+        if not owners or image_id in owners:
             raise _repeated("caption", caption_id, where)
-        self._captions[caption_id] = CaptionRecord(caption_id, text, (*known.image_ids, image_id), known.split)
+        owners[image_id] = None
 
     def finish(self) -> Records:
         """The records."""
+        for caption_id, owners in self._owners.items():
+            self._captions[caption_id] = replace(self._captions[caption_id], image_ids=tuple(owners))
         return Records(list(self._images.values()), list(self._captions.values()), self.image_root, self._splits_given, self.notes)
 
     @staticmethod
