@@ -26,16 +26,29 @@ _TITLES = {"rsum": "RSUM", "r1": "R@1", "r5": "R@5", "r10": "R@10", "map_r": "MA
 
 
 @dataclass(frozen=True)
+class Source:
+    """What was evaluated on: the corpus by its digest, and the split."""
+
+    corpus: str
+    split: str
+
+    def __str__(self) -> str:
+        return f"split {self.split!r} of corpus {self.corpus[:8]}"
+
+
+@dataclass(frozen=True)
 class Arm:
     """One side of a comparison.
 
     Args:
         label: What it is called.
+        source: Where its queries are from.
         outcome: Of the model, or the mean over several seeds, query by query.
         spreads: Mean and standard deviation of each figure over the seeds.
     """
 
     label: str
+    source: Source
     outcome: Outcome
     spreads: dict[str, Spread]
 
@@ -50,7 +63,7 @@ def compare_models(names: Sequence[str], evaluation: Path, protocol: Protocol) -
 
     Raises:
         SettingsError: Fewer than two models, or one twice.
-        StoreError: A model was not evaluated, or on other queries.
+        StoreError: A model was not evaluated, or on another corpus or split.
     """
     arms = [_arm(name, evaluation) for name in names]
     labels = [arm.label for arm in arms]
@@ -77,20 +90,22 @@ def compare_models(names: Sequence[str], evaluation: Path, protocol: Protocol) -
 
 def _arm(name: str, evaluation: Path) -> Arm:
     label, equals, references = name.partition("=")
-    outcomes = [_read(reference, evaluation) for reference in (references if equals else name).split(",")]
-    for other in outcomes[1:]:
-        _check_same_queries(Arm(label, outcomes[0], {}), Arm(label, other, {}))
-    return Arm(label, _mean(label, outcomes), spread_over_seeds([summarise(outcome) for outcome in outcomes]))
+    first, *others = seeds = [_read(reference, evaluation) for reference in (references if equals else name).split(",")]
+    for other in others:
+        _check_same_queries(first, other)
+    outcomes = [seed.outcome for seed in seeds]
+    return Arm(label, first.source, _mean(label, outcomes), spread_over_seeds([summarise(outcome) for outcome in outcomes]))
 
 
-def _read(reference: str, evaluation: Path) -> Outcome:
+def _read(reference: str, evaluation: Path) -> Arm:
     folder_name, colon, model = reference.rpartition(":")
     folder = InputFolder(Path(folder_name) if colon else evaluation, "evaluation")
     part = f"queries-{model}.parquet"
     known = [name.removeprefix("queries-").removesuffix(".parquet") for name in folder.part_names("queries-")]
     if model not in known:
         raise StoreError(f"{folder.path}: no model {model!r} in it", expected=f"one of {', '.join(known)}")
-    return outcome_of(check_schema(folder.table(part), EVALUATED_QUERIES, str(folder.path / part)))
+    source = Source(folder.manifest.inputs["corpus"], folder.manifest.settings["split"])
+    return Arm(reference, source, outcome_of(check_schema(folder.table(part), EVALUATED_QUERIES, str(folder.path / part))), {})
 
 
 def _mean(label: str, outcomes: Sequence[Outcome]) -> Outcome:
@@ -103,14 +118,18 @@ def _mean(label: str, outcomes: Sequence[Outcome]) -> Outcome:
 
 
 def _check_same_queries(left: Arm, right: Arm) -> None:
-    for ours, theirs in zip(left.outcome.directions, right.outcome.directions, strict=True):
-        if ours.query_ids != theirs.query_ids or set(ours.values) != set(theirs.values):
-            raise StoreError(
-                f"{left.label} and {right.label} answered other {ours.direction} queries "
-                f"({len(ours.query_ids)} and {len(theirs.query_ids)})",
-                expected="results of the same split of the same corpus",
-                do="evaluate both models on one split",
-            )
+    """Another corpus may have queries of the same names."""
+    asked = [[(one.query_ids, set(one.values)) for one in arm.outcome.directions] for arm in (left, right)]
+    if left.source != right.source or asked[0] != asked[1]:
+        raise StoreError(
+            f"{left.label} answered {_told(left)}, {right.label} {_told(right)}",
+            expected="results of the same split of the same corpus",
+            do="evaluate both models on one split",
+        )
+
+
+def _told(arm: Arm) -> str:
+    return f"{' and '.join(f'{len(one.query_ids)} {one.direction}' for one in arm.outcome.directions)} queries of {arm.source}"
 
 
 def _seeds(arms: Sequence[Arm]) -> dict[str, Any]:
@@ -145,8 +164,9 @@ def _title(figure: str) -> str:
 
 def _line(one: Difference, p: float) -> str:
     fine = ".3f" if one.figure.endswith("mrr") else ".1f"
-    interval = f"[{one.interval.low:+{fine}}, {one.interval.high:+{fine}}]"
-    change = f"{one.interval.estimate:+{fine}}"
+    # z: what rounds to zero has no minus.
+    interval = f"[{one.interval.low:+z{fine}}, {one.interval.high:+z{fine}}]"
+    change = f"{one.interval.estimate:+z{fine}}"
     padding = " " * (9 - len(change))
     change = f"{padding}**{change}**" if p <= _ALPHA else f"{padding}{change}"
     return f"{one.left:>8{fine}}{one.right:>8{fine}}{change}   {interval:<18}{p:>6.3f}"

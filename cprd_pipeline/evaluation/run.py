@@ -18,6 +18,7 @@ from cprd_pipeline.evaluation.outcomes import RECALLS, outcome_of
 from cprd_pipeline.evaluation.questions import DIRECTIONS, Questions, questions_of, split_positives
 from cprd_pipeline.evaluation.rankings import DirectionRankings, Rankings
 from cprd_pipeline.evaluation.reality import RSUM, Protocol, clear_winners, intervals
+from cprd_pipeline.evaluation.scored_heads import head_figures, head_rows, scored_heads
 from cprd_pipeline.evaluation.settings import TEACHER, EvaluateSettings
 from cprd_pipeline.evaluation.students import EmbeddedStudent, answer, check_corpus, embed_student, student_fingerprints
 from cprd_pipeline.evaluation.summary import results_rows, summarise
@@ -31,6 +32,8 @@ from cprd_pipeline.store.folder import InputFolder, OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch, save_series
 
 METRICS = "metrics.json"
+_HEADS = "heads.json"
+"""How much of the reranked heads the teacher scored."""
 
 
 def run(settings: EvaluateSettings) -> StageReport:
@@ -42,7 +45,7 @@ def run(settings: EvaluateSettings) -> StageReport:
     rankings = Rankings(settings.rankings, corpus, split) if settings.rankings is not None else None
     questions = [questions_of(corpus, split, direction) for direction in DIRECTIONS]
     writer = _open_output(settings, corpus, rankings)
-    earlier = earlier_report(settings.report, writer, settings.as_json())
+    earlier = earlier_report(settings.report, writer, settings.in_report())
     if not writer.is_current():
         evaluation = _Evaluation(settings, corpus, split, questions, rankings, writer, watch)
         evaluation.write()
@@ -65,7 +68,8 @@ def _open_output(settings: EvaluateSettings, corpus: Corpus, rankings: Rankings 
         inputs |= judged_digests(settings)
     inputs |= {f"student {name}": fingerprint for name, fingerprint in student_fingerprints(settings).items()}
     if rankings is not None:
-        shaping |= {"reranked": settings.reranked, "rerank_depth": settings.rerank_depth}
+        # Older versions took for the head what the lists held of it: their output is another one.
+        shaping |= {"reranked": settings.reranked, "rerank_depth": settings.rerank_depth, "head": "exact"}
         inputs["rankings"] = rankings.digest
     return OutputWriter(settings.output, "evaluation", shaping, inputs)
 
@@ -109,6 +113,8 @@ class _Evaluation:
 
     def _figures(self, model: str) -> dict[str, float]:
         figures = summarise(outcome_of(self._read(_queries_part(model))))
+        if model == TEACHER:
+            figures |= json.loads((self._writer.folder / _HEADS).read_text(encoding="utf-8"))
         if self._writer.has(_folds_part(model)):
             folds = json.loads((self._writer.folder / _folds_part(model)).read_text(encoding="utf-8"))
             figures |= {f"folds_{name}": value for name, value in folds.items()}
@@ -153,17 +159,19 @@ class _Evaluation:
     def _write_teacher(self, rankings: list[DirectionRankings]) -> None:
         if self._writer.has(_queries_part(TEACHER)):
             return
-        base_results = self._read(_queries_part(self._settings.reranked))
-        base_lists = self._read(_lists_part(self._settings.reranked))
-        tables = []
+        settings = self._settings
+        base_results, base_lists = (self._read(part(settings.reranked)) for part in (_queries_part, _lists_part))
+        # Again, since it may have been another process that evaluated it; from the cache.
+        student = embed_student(settings.reranked, settings, self._corpus, self._split)
+        tables: list[pa.Table] = []
+        scored: dict[str, float] = {}
         for asked, lists in zip(self._questions, rankings, strict=True):
             check_mined_by(_of_direction(base_lists, asked), lists)
             ranks = _of_direction(base_results, asked)["positive_ranks"].combine_chunks().flatten().to_numpy().astype(np.int64)
-            tables.append(
-                rerank_questions(
-                    RankedPositives(asked.positives, ranks), asked, lists, self._relevance, self._settings.rerank_depth
-                )
-            )
+            heads = scored_heads(student, asked, lists, settings.rerank_depth)
+            scored |= head_figures(heads, asked)
+            tables.append(rerank_questions(RankedPositives(asked.positives, ranks), heads, asked, self._relevance))
+        self._writer.write_json(_HEADS, scored)
         self._writer.write_table(_queries_part(TEACHER), pa.concat_tables(tables))
 
     def _read(self, part: str) -> pa.Table:
@@ -214,6 +222,7 @@ def _report(
     results: dict[str, Any] = {"metrics": metrics, "split": settings.split, "intervals": found, "clearly_best": winners}
     label = f"teacher, top {settings.rerank_depth} of {settings.reranked}"
     table = results_rows(metrics, {TEACHER: label}, found, winners)
+    table += head_rows(metrics.get(TEACHER, {}))
     table.append(("± and bold", "half of a 95 % interval; best beyond chance"))
     if settings.judged.sets:
         own = {model: figures for model, figures in metrics.items() if model != TEACHER}

@@ -76,3 +76,8 @@ class EvaluateSettings(StageSettings):
         if self.rankings is not None and self.reranked not in self.students:
             raise ValueError(f"reranked is {self.reranked!r}, which is none of the students {', '.join(self.students)}")
         return self
+
+    def in_report(self) -> dict[str, object]:
+        """The settings that shape the report: not where and how fast it is computed."""
+        elsewhere = {"report", "metrics", "device", "dtype", "batch_size", "workers"}
+        return {name: value for name, value in self.as_json().items() if name not in elsewhere}

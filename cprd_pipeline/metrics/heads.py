@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from cprd_pipeline.metrics.graded import positions_in_lists
+from cprd_pipeline.metrics.positives import Positives
 from cprd_pipeline.metrics.similarities import error_bound, pair_similarities, similarity_blocks
 
 
@@ -17,7 +18,7 @@ class Head(NamedTuple):
     """The head of one query's list.
 
     Args:
-        items: Item rows, most similar first; ties by row; int64 [at most k].
+        items: Item rows, most similar first; int64 [at most k].
         similarities: float32, descending.
     """
 
@@ -25,13 +26,16 @@ class Head(NamedTuple):
     similarities: Float32[np.ndarray, " k"]
 
 
-def heads(queries_QD: Float32[np.ndarray, "Q D"], items_ND: Float32[np.ndarray, "N D"], k: int) -> Iterator[Head]:
+def heads(
+    queries_QD: Float32[np.ndarray, "Q D"], items_ND: Float32[np.ndarray, "N D"], k: int, positives: Positives | None = None
+) -> Iterator[Head]:
     """One head a query, in their order.
 
     Args:
         queries_QD: Embeddings, finite.
         items_ND: Embeddings, finite.
         k: Length of a head, at least 1.
+        positives: Right answers, which come last among equals: ties then count against the model, as in its ranks.
     """
     margin = error_bound(queries_QD, items_ND)
     depth = min(k, len(items_ND))
@@ -40,6 +44,7 @@ def heads(queries_QD: Float32[np.ndarray, "Q D"], items_ND: Float32[np.ndarray, 
         # Whoever might be among the first k, given the error of the fast similarities.
         rows, items = (found.astype(np.int64) for found in np.nonzero(approximate >= threshold[:, None] - 2 * margin))
         exact = pair_similarities(queries_QD, items_ND, rows + block.start, items)
-        order = np.lexsort((items, -exact, rows))
+        last = np.zeros(len(rows), dtype=np.bool_) if positives is None else positives.of_queries(block).contain(rows, items)
+        order = np.lexsort((items, last, -exact, rows))
         kept = order[positions_in_lists(rows[order]) < depth].reshape(-1, depth)
         yield from (Head(items[own], exact[own]) for own in kept)

@@ -62,6 +62,11 @@ class Positives:
         sides = np.searchsorted(query_rows, self.queries[stay]), np.searchsorted(item_rows, self.items[stay])
         return Positives.from_pairs(np.stack(sides, axis=1).astype(np.int64), len(query_rows), len(item_rows))
 
+    def of_queries(self, run: slice) -> "Positives":
+        """The positives of a run of queries, which are renumbered from 0."""
+        offsets = self.offsets[run.start : run.stop + 1]
+        return Positives(offsets - offsets[0], self.items[offsets[0] : offsets[-1]], self.item_count)
+
     def contain(self, query_rows: Int64[np.ndarray, " K"], item_rows: Int64[np.ndarray, " K"]) -> Bool[np.ndarray, " K"]:
         """Whether each (query, item) pair is a positive."""
         codes = self.queries * self.item_count + self.items

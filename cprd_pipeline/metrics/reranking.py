@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from cprd_pipeline.metrics.graded import positions_in_lists
-from cprd_pipeline.metrics.ranking import RankedPositives
 
 
 @dataclass(frozen=True)
@@ -70,20 +69,3 @@ def reranked_ranks(reranked: ScoredLists, base_ranks_Q: Int64[np.ndarray, " Q"],
     ranks_Q: Int64[np.ndarray, " Q"] = np.maximum(base_ranks_Q, depth + 1)
     np.minimum.at(ranks_Q, reranked.query_rows[reranked.is_positive], positions[reranked.is_positive] + 1)
     return ranks_Q
-
-
-def reranked_positives(reranked: ScoredLists, base: RankedPositives, depth: int) -> RankedPositives:
-    """Ranks of all positives after reranking: what follows the head stays as it was.
-
-    Args:
-        reranked: What `rerank` returned, its queries numbered as those of `base`.
-        base: Ranks by the first model, from the similarities that the lists hold.
-        depth: Length of the head.
-    """
-    positives = base.positives
-    codes = positives.queries * positives.item_count + positives.items
-    head = np.flatnonzero(reranked.is_positive)
-    ranks = np.maximum(base.ranks, depth + 1)
-    places = np.searchsorted(codes, reranked.query_rows[head] * positives.item_count + reranked.item_rows[head])
-    ranks[places] = positions_in_lists(reranked.query_rows)[head] + 1
-    return RankedPositives(positives, ranks)

@@ -9,8 +9,9 @@ import pytest
 
 import cprd_pipeline.evaluation.run as stage
 from cprd_pipeline.errors import SettingsError, StoreError
-from cprd_pipeline.evaluation.comparison import FIGURES, compare_models
-from cprd_pipeline.evaluation.reality import Protocol
+from cprd_pipeline.evaluation.comparison import FIGURES, _line, compare_models
+from cprd_pipeline.evaluation.reality import Difference, Protocol
+from cprd_pipeline.metrics.significance import Interval
 from tests.small_run import make_small_run
 
 PROTOCOL = Protocol(1000, 0)
@@ -48,6 +49,12 @@ def test_a_model_is_no_better_than_itself(evaluated):
     assert not any("**" in value for _, value in found.table)
 
 
+def test_what_rounds_to_zero_has_no_minus():
+    """Below the digits shown there is no worse."""
+    shown = _line(Difference("i2t_mrr", 0.5, 0.4999, Interval(-0.0001, -0.0004, -0.04), 0.9), 0.9)
+    assert shown.split() == ["0.500", "0.500", "+0.000", "[+0.000,", "-0.040]", "0.900"]
+
+
 def test_seeds_are_one_arm_with_mean_and_spread(made, settings_of, evaluated, tmp_path):
     """LABEL=MODEL,FOLDER:MODEL averages query by query, and shows mean and standard deviation of RSUM."""
     metrics = json.loads(settings_of(made).metrics.read_text())
@@ -75,11 +82,27 @@ def test_what_cannot_be_compared_is_said(evaluated, models, error, message):
         compare_models(models, evaluation=evaluated, protocol=PROTOCOL)
 
 
-def test_other_queries_are_refused(evaluated, settings_of, tmp_path, monkeypatch):
-    """Results of another split or corpus have nothing to pair."""
+def test_another_split_is_refused(made, evaluated, settings_of, tmp_path):
+    """Its results have nothing to pair, neither as two arms nor as two seeds of one."""
+    settings = settings_of(made, split="train", rankings=None, output=tmp_path / "train", report=tmp_path / "r.json")
+    stage.run(settings)
+    corpus = made.corpus.digest[:8]
+    message = (
+        rf"base answered 14 i2t and 42 t2i queries of split 'test' of corpus {corpus}, "
+        rf".*train:cprd 3 i2t and 9 t2i queries of split 'train' of corpus {corpus}; expected results of the same split"
+    )
+    for models in (["base", f"{settings.output}:cprd"], ["cprd", f"both=base,{settings.output}:cprd"]):
+        with pytest.raises(StoreError, match=message):
+            compare_models(models, evaluation=evaluated, protocol=PROTOCOL)
+
+
+def test_another_corpus_with_the_same_ids_is_refused(made, evaluated, settings_of, tmp_path, monkeypatch):
+    """Query ids alone do not tell whose results they are."""
     monkeypatch.setenv("CPRD_CACHE", str(tmp_path / "other-cache"))
     other = make_small_run(tmp_path / "other", text="c d 2")
-    settings = settings_of(other, split="train", rankings=None)
-    stage.run(settings)
-    with pytest.raises(StoreError, match=r"base and .*base answered other i2t queries \(14 and 3\); expected results of the same"):
+    stage.run(settings := settings_of(other))
+    ours, theirs = made.corpus.digest[:8], other.corpus.digest[:8]
+    assert ours != theirs
+    message = rf"base answered .*'test' of corpus {ours}, .*:base .*'test' of corpus {theirs}; expected .*same corpus; evaluate"
+    with pytest.raises(StoreError, match=message):
         compare_models(["base", f"{settings.output}:base"], evaluation=evaluated, protocol=PROTOCOL)

@@ -1,10 +1,8 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from cprd_pipeline.metrics.ranking import rank_positives
-from cprd_pipeline.metrics.reranking import ScoredLists, rerank, reranked_positives, reranked_ranks
-from tests.metrics.slow import positives_of
+from cprd_pipeline.metrics.reranking import ScoredLists, rerank, reranked_ranks
 
 
 def slow_rerank(items, depth):
@@ -65,24 +63,3 @@ def test_rerank_equals_a_slow_loop(lists, depth, random):
         assert reranked.item_rows[reranked.query_rows == query].tolist() == expected
         places = [place + 1 for place, item in enumerate(expected) if items[item][2]]
         assert ranks[query] == (places[0] if places else 100)
-
-
-@given(data=st.data())
-@settings(deadline=None)
-def test_all_positives_after_reranking_equal_a_slow_loop(data):
-    """Positives in the head have their place in the teacher's order, those behind it keep the rank they had."""
-    queries, items, depth = (data.draw(st.integers(1, high)) for high in (4, 9, 6))
-    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    pairs = data.draw(st.sets(st.tuples(st.integers(0, queries - 1), st.integers(0, items - 1))))
-    vectors = [random.integers(-2, 3, (count, 2)).astype(np.float32) for count in (queries, items)]
-    scores = random.integers(-2, 3, (queries, items))
-    similarities = vectors[0] @ vectors[1].T
-    rows = [(q, i, similarities[q, i], scores[q, i], (q, i) in pairs) for q in range(queries) for i in range(items)]
-    base = rank_positives(*vectors, positives_of(sorted(pairs), queries, items))
-    found = reranked_positives(rerank(lists_of(rows), depth), base, depth)
-    for query in range(queries):
-        own = [(i, s, t, p) for q, i, s, t, p in rows if q == query]
-        head = slow_rerank(own, depth)
-        tail = [item[0] for item in sorted(own, key=lambda item: (-item[1], item[3], item[0]))[depth:]]
-        expected = [place for place, item in enumerate(head + tail, 1) if (query, item) in pairs]
-        assert sorted(found.ranks[found.positives.queries == query].tolist()) == expected

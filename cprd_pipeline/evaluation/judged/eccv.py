@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Int64
+from numpy.lib.npyio import NpzFile
 
 from cprd_pipeline.corpus.reader import Corpus, Rows, Split
 from cprd_pipeline.errors import CorpusError, first_line
@@ -26,6 +27,8 @@ CAPTION_QUERIES = "eccv_caption_to_image.json"
 POOL = "coco_test_ids.npy"
 
 _FIGURES = ("map_r", "r_precision", "r1")
+# More may not fit into an int64; COCO has twelve at most.
+_ID_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,8 @@ def _images_of(split: Split, caption_places: Rows) -> Rows:
 def _read_map(path: Path, what: str) -> Int64[np.ndarray, "P 2"]:
     pairs: list[tuple[int, int]] = []
     for key, values in read_object(path, what).items():
-        where = f"{path}: query {key!r}"
-        if not (key.isascii() and key.isdigit()):
+        where = f"{path}: query {key[:_ID_DIGITS]!r}"
+        if not (key.isascii() and key.isdigit() and len(key) <= _ID_DIGITS):
             raise CorpusError(where, expected="a COCO number as the key", do="mend or remove this entry")
         if not isinstance(values, list) or not values:
             raise CorpusError(f"{where} has {str(values)[:40]!r}", expected="a list of COCO numbers, at least one")
@@ -131,11 +134,14 @@ def _number(value: Any, where: str) -> int:
 
 def _read_ids(path: Path) -> Int64[np.ndarray, " C"]:
     what = "a NumPy array of caption ids, int64 [N]"
+    content = BytesIO(read_bytes(path, what))
     try:
-        ids: npt.NDArray[Any] = np.load(BytesIO(read_bytes(path, what)), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        ids: npt.NDArray[Any] | NpzFile = np.load(content, allow_pickle=False)
+    except Exception as error:  # of damaged bytes NumPy also passes on what zipfile, tokenize or an allocation says
         reason = first_line(error)
         raise CorpusError(f"{path}: no NumPy array ({reason})", expected=what, do="fetch the file again") from None
+    if isinstance(ids, NpzFile):
+        raise CorpusError(f"{path}: an .npz archive of arrays", expected=what, do="save the array itself with numpy.save")
     if ids.ndim != 1 or ids.dtype.kind != "i" or not len(ids):
         raise CorpusError(f"{path}: {ids.dtype} {list(ids.shape)}", expected=what)
     if len(np.unique(ids)) < len(ids):

@@ -81,6 +81,8 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
         raise CorpusError(f"{path}: not JSON at line {error.lineno}, column {error.colno}", expected=what, do=_AGAIN) from None
     except RecursionError:
         raise CorpusError(f"{path}: JSON that is nested too deeply", expected=what) from None
+    except ValueError:  # the only other one: Python reads no numbers of over 4,300 digits
+        raise CorpusError(f"{path}: a number of thousands of digits", expected=what, do=_AGAIN) from None
     if not isinstance(root, dict) or not root:
         raise CorpusError(f"{path}: {_describe(root)}", expected=what)
     return root

@@ -123,6 +123,9 @@ def test_figures_equal_plain_loops(tmp_path):
         ({"10": ["101"]}, "query '10' names '101'; expected COCO numbers"),
         ({"10": [True]}, "query '10' names 'True'"),
         ({"10": [-1]}, "query '10' names '-1'"),
+        ({"9" * 20: [1]}, "query '9{18}'; expected a COCO number as the key"),
+        ({"9" * 5000: [1]}, "query '9{18}'; expected a COCO number as the key"),
+        ({"10": [10**20]}, "query '10' names '1000"),
     ],
 )
 def test_a_damaged_map(tmp_path, content, message):
@@ -158,9 +161,28 @@ def test_ids_of_another_kind(tmp_path, array, message):
         read_eccv(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"id\n101\n"])
+def test_ids_in_an_archive(tmp_path):
+    """What numpy.savez writes, under the name of an array."""
+    folder = write_set(tmp_path / "eccv")
+    np.savez(tmp_path / "ids.npz", np.array(POOL))
+    (tmp_path / "ids.npz").rename(folder / "coco_test_ids.npy")
+    with pytest.raises(CorpusError, match=r"coco_test_ids.npy: an .npz archive of arrays; expected a NumPy array .*numpy\.save"):
+        read_eccv(folder)
+
+
+def npy_of(shape):
+    """The head of an .npy file that claims a shape."""
+    header = f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x93NUMPY", b"id\n101\n", b"PK\x03\x04cut off", npy_of("(" * 9000), npy_of(f"({10**30},)"), npy_of(f"({10**15},)")],
+    ids=["empty", "cut off", "text", "archive cut off", "no shape", "too many", "more than memory"],
+)
 def test_ids_that_are_no_array(tmp_path, content):
-    """Empty, cut off, or text."""
+    """NumPy passes on what other libraries say."""
     folder = write_set(tmp_path / "eccv")
     (folder / "coco_test_ids.npy").write_bytes(content)
     with pytest.raises(CorpusError, match=r"coco_test_ids.npy: no NumPy array .*; expected a NumPy array of caption ids"):

@@ -52,6 +52,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
         (b'{"1": [2], "1": [3]}', "key '1' occurs twice"),
         (b'{"1": {"caption": "a", "caption": "b"}}', "key 'caption' occurs twice"),
         (b"[" * 100_000, "nested too deeply"),
+        (b'{"1": [' + b"9" * 5000 + b"]}", "a number of thousands of digits; expected a set; fetch the file again"),
     ],
 )
 def test_json_that_is_no_object(tmp_path, content, message):
