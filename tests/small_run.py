@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.models.dual_encoder import encoder_fingerprint
 from cprd_pipeline.models.embedding_cache import EmbeddingCache
-from cprd_pipeline.store.folder import OutputWriter, cache_folder
+from cprd_pipeline.store.folder import cache_folder
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import RANKINGS
 from tests.tiny_encoders import random_image, write_corpus
 

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from cprd_pipeline.store.fingerprint import bytes_digest
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import CAPTIONS, IMAGES, POSITIVES
 
 WORDS = [*"abcdefghijklmnopqrstuvwxyz", *(str(number) for number in range(50))]

@@ -19,7 +19,7 @@ from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.progress import progress_bar
 from cprd_pipeline.store.atomic import write_file
 from cprd_pipeline.store.fingerprint import bytes_digest
-from cprd_pipeline.store.folder import write_parquet
+from cprd_pipeline.store.output import write_parquet
 from cprd_pipeline.store.schemas import DIGEST
 
 _CHUNK = 1024  # images that a killed run inspects again at most

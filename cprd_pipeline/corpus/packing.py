@@ -20,7 +20,8 @@ from cprd_pipeline.corpus.roots import Root
 from cprd_pipeline.corpus.workers import Workers
 from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.progress import progress_bar
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import DIGEST
 
 SHARD_IMAGES = 2048  # 200 MB of ordinary photographs

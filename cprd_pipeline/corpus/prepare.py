@@ -19,7 +19,8 @@ from cprd_pipeline.corpus.scenes import WORLD_VERSION
 from cprd_pipeline.corpus.settings import PrepareSettings
 from cprd_pipeline.corpus.tables import build_tables
 from cprd_pipeline.store.conclusion import conclude, earlier_report
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch
 
 COUNTS = "counts.json"

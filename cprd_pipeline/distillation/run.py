@@ -33,7 +33,8 @@ from cprd_pipeline.models.dual_encoder import DualEncoder
 from cprd_pipeline.models.sentence_export import loads_in_sentence_transformers
 from cprd_pipeline.models.students import initial_student, student_identity, two_tower_student
 from cprd_pipeline.store.conclusion import conclude, earlier_report
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch
 
 TRAINING_LOG = "training_log.jsonl"

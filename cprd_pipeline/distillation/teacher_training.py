@@ -22,7 +22,8 @@ from cprd_pipeline.models.cross_encoder import CrossEncoder
 from cprd_pipeline.models.device import choose_device, choose_dtype
 from cprd_pipeline.models.scene_teacher import SceneTeacher
 from cprd_pipeline.store.conclusion import conclude, earlier_report
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch
 
 TRAINING_LOG = "training_log.jsonl"

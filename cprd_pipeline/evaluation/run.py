@@ -28,7 +28,8 @@ from cprd_pipeline.metrics.ranking import RankedPositives
 from cprd_pipeline.models.device import choose_device, choose_dtype
 from cprd_pipeline.store.atomic import write_bytes
 from cprd_pipeline.store.conclusion import conclude, earlier_report
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch, save_series
 
 METRICS = "metrics.json"

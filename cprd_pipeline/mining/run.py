@@ -20,7 +20,7 @@ from cprd_pipeline.models.embeddings import CorpusEmbeddings, embed_corpus
 from cprd_pipeline.models.encoder_identity import encoder_fingerprint
 from cprd_pipeline.progress import progress_bar
 from cprd_pipeline.store.conclusion import conclude, earlier_report
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch
 
 

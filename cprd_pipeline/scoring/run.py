@@ -14,7 +14,8 @@ from cprd_pipeline.scoring.rankings import Ranker, rules_of
 from cprd_pipeline.scoring.report import report_on_rankings, report_on_shard
 from cprd_pipeline.scoring.settings import ScoreSettings
 from cprd_pipeline.store.conclusion import conclude, earlier_report
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.report import StageReport, Stopwatch
 from cprd_pipeline.store.scores import ScoreStore, default_store
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cprd_pipeline.errors import StoreError
-from cprd_pipeline.store.folder import OutputWriter, read_manifest
+from cprd_pipeline.store.folder import read_manifest
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.report import StageReport, read_report
 
 

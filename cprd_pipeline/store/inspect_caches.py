@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cprd_pipeline.errors import StoreError
 from cprd_pipeline.store.first_rows import first_rows_of_table, first_vectors
-from cprd_pipeline.store.folder import JOURNAL, MADE_BY, Part
+from cprd_pipeline.store.folder import MADE_BY, Part
+from cprd_pipeline.store.output import JOURNAL
 from cprd_pipeline.store.report import StageReport, read_report
 
 _SIDES = ("images", "captions")

@@ -20,7 +20,8 @@ from cprd_pipeline.corpus.inspection import inspect, inspect_images
 from cprd_pipeline.corpus.originals import read_original
 from cprd_pipeline.corpus.packing import PackedImages, pack_images
 from cprd_pipeline.store.fingerprint import bytes_digest
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 
 PHOTOGRAPHS, PROCESSES, REPEATS = 1000, 2, 5
 

@@ -26,7 +26,8 @@ from cprd_pipeline.mining.settings import MineSettings
 from cprd_pipeline.models.embedding_cache import EmbeddingCache
 from cprd_pipeline.models.encoder_identity import encoder_fingerprint
 from cprd_pipeline.store.fingerprint import bytes_digest
-from cprd_pipeline.store.folder import OutputWriter, cache_folder
+from cprd_pipeline.store.folder import cache_folder
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import CAPTIONS, IMAGES, POSITIVES
 
 # The command, and the CPU seconds of its search on the last line.

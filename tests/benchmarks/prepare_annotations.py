@@ -27,7 +27,7 @@ from cprd_pipeline.corpus.intake import Intake
 from cprd_pipeline.corpus.pause import without_collector
 from cprd_pipeline.corpus.settings import HoldoutSettings, PrepareSettings
 from cprd_pipeline.corpus.tables import build_tables
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 
 IMAGES, CAPTIONS = 123_287, 616_767
 SOURCES = ("karpathy", "coco_captions", "flickr_tokens", "csv", "jsonl", "parquet")

@@ -25,7 +25,7 @@ from cprd_pipeline.distillation.knowledge import TeacherKnowledge, open_rankings
 from cprd_pipeline.distillation.loop_settings import Neighbours
 from cprd_pipeline.distillation.neighbour_graph import neighbour_graph
 from cprd_pipeline.distillation.neighbours import choose_groups
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import CAPTIONS, IMAGES, POSITIVES, RANKINGS
 
 PART, BATCH = 8192, 1024

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from cprd_pipeline.reporting.run import run
 from cprd_pipeline.reporting.settings import ReportSettings
 from cprd_pipeline.store.fingerprint import bytes_digest
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import CAPTIONS, EVALUATED_LISTS, EVALUATED_QUERIES, IMAGES, POSITIVES, RANKINGS
 from tests.reporting.browser import CHROMIUM, open_page
 

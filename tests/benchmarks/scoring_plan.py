@@ -21,7 +21,8 @@ from cprd_pipeline.corpus.reader import Items
 from cprd_pipeline.scoring.candidates import read_parts
 from cprd_pipeline.scoring.pairs import DIRECTIONS, PairSpace
 from cprd_pipeline.scoring.plan import make_plan, wanted_pairs
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import CANDIDATES
 from cprd_pipeline.store.scores import ScoreStore
 

@@ -11,7 +11,7 @@ from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.corpus.workers import Workers
 from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.store.fingerprint import bytes_digest
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import CAPTIONS, IMAGES, POSITIVES
 from tests.corpus.conftest import picture
 from tests.tiny_encoders import random_image, simple_corpus

@@ -15,7 +15,7 @@ from cprd_pipeline.corpus.originals import read_original
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.errors import CorpusError, MachineError
 from cprd_pipeline.store.fingerprint import bytes_digest
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 from tests.corpus.conftest import Dataset, files_of, picture
 
 PROGRAM = (

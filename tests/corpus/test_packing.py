@@ -15,7 +15,8 @@ from cprd_pipeline.corpus.packing import PackedImages, pack_images
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.errors import CorpusError
 from cprd_pipeline.store.fingerprint import bytes_digest
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 from tests.corpus.conftest import picture
 from tests.tiny_encoders import write_corpus
 

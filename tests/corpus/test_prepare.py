@@ -16,7 +16,8 @@ from cprd_pipeline.corpus.relevance import read_relevance
 from cprd_pipeline.corpus.settings import PrepareSettings
 from cprd_pipeline.errors import CorpusError, StoreError
 from cprd_pipeline.store.fingerprint import bytes_digest
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.report import read_report
 from tests.corpus.conftest import files_of, picture
 

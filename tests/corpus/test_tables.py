@@ -6,7 +6,7 @@ import pytest
 
 from cprd_pipeline.corpus import tables
 from cprd_pipeline.corpus.tables import _positive_table
-from cprd_pipeline.store.folder import write_parquet
+from cprd_pipeline.store.output import write_parquet
 from cprd_pipeline.store.schemas import POSITIVES, check_schema
 
 IMAGES, CAPTIONS = ["i", "an image ü"], ["c0", "", "caption 2"]

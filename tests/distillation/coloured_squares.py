@@ -12,7 +12,7 @@ from transformers import BlipConfig, BlipForImageTextRetrieval, BlipImageProcess
 
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.store.fingerprint import bytes_digest
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import CAPTIONS, IMAGES, POSITIVES
 from tests.pipeline.tiny_models import word_tokenizer
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.store.fingerprint import bytes_digest
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import CAPTIONS, IMAGES, POSITIVES, RANKINGS
 
 IMAGES_COUNT, CAPTIONS_EACH = 24, 2

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.store.fingerprint import bytes_digest
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import CAPTIONS, IMAGES, POSITIVES
 
 

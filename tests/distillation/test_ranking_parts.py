@@ -9,7 +9,8 @@ import pytest
 from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.distillation.ranking_parts import RankingsReader
 from cprd_pipeline.errors import StoreError
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import RANKINGS
 from tests.corpus.counted_hashes import count_hashes
 from tests.tiny_encoders import simple_corpus

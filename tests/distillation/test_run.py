@@ -24,7 +24,7 @@ from cprd_pipeline.distillation import learner
 from cprd_pipeline.distillation.run import run
 from cprd_pipeline.distillation.settings import DistillSettings
 from cprd_pipeline.errors import MachineError, ModelError, StoreError
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.report import StageReport
 from tests.distillation.conftest import every_pair_rankings, write_rankings
 from tests.tiny_encoders import tiny_clip, tiny_two_towers

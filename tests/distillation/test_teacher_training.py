@@ -19,7 +19,8 @@ from cprd_pipeline.distillation.teacher_trainer import TeacherTrainer
 from cprd_pipeline.distillation.teacher_training import run
 from cprd_pipeline.errors import CorpusError, ModelError
 from cprd_pipeline.models.scene_teacher import SceneTeacher
-from cprd_pipeline.store.folder import InputFolder, OutputWriter, cache_folder
+from cprd_pipeline.store.folder import InputFolder, cache_folder
+from cprd_pipeline.store.output import OutputWriter
 from tests.distillation.coloured_squares import coloured_squares
 from tests.distillation.killed_teacher import kill_in_the_middle
 

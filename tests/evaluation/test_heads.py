@@ -8,7 +8,8 @@ import pytest
 
 import cprd_pipeline.evaluation.run as stage
 from cprd_pipeline.errors import StoreError
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import RANKINGS
 from tests.evaluation.test_run import DIRECTIONS, each_query, results_of, slow_order, slow_rank
 from tests.small_run import write_rankings

@@ -13,7 +13,7 @@ _KILLED_AFTER = """
 import os, signal, sys
 import cprd_pipeline.evaluation.run as stage
 from cprd_pipeline.evaluation.settings import EvaluateSettings
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 
 left = int(sys.argv[1])
 write = OutputWriter.write_table

@@ -15,7 +15,7 @@ from cprd_pipeline.mining.miners import Workshop
 from cprd_pipeline.mining.settings import MineSettings
 from cprd_pipeline.mining.sides import group_sides
 from cprd_pipeline.models.embeddings import CorpusEmbeddings
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import CANDIDATES, RANKINGS
 from tests.tiny_encoders import write_corpus
 

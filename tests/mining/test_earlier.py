@@ -10,7 +10,8 @@ from cprd_pipeline.errors import StoreError
 from cprd_pipeline.mining.contents import group_contents
 from cprd_pipeline.mining.earlier import EarlierLists, open_earlier
 from cprd_pipeline.mining.settings import MineSettings
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import CANDIDATES
 from tests.corpus.counted_hashes import count_hashes
 from tests.mining.small_world import Earlier, World, mined

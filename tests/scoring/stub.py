@@ -14,7 +14,7 @@ from cprd_pipeline.corpus.reader import Corpus
 from cprd_pipeline.models.cross_encoder import CrossEncoder
 from cprd_pipeline.scoring.settings import ScoreSettings
 from cprd_pipeline.store.fingerprint import bytes_digest
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import CANDIDATES
 from tests.tiny_encoders import random_captions, random_image, write_corpus
 

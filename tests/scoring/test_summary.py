@@ -17,7 +17,8 @@ from cprd_pipeline.metrics.agreement import kendall_tau
 from cprd_pipeline.scoring import summary
 from cprd_pipeline.scoring.quantiles import Quantiles
 from cprd_pipeline.scoring.summary import summarise
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.schemas import CANDIDATES, RANKINGS
 
 SHARES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cprd_pipeline.store.conclusion import conclude, earlier_report
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.report import StageReport, read_report
 
 

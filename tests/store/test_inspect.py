@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from cprd_pipeline.errors import StoreError
 from cprd_pipeline.models.embedding_cache import EmbeddingCache
-from cprd_pipeline.store.folder import OutputWriter
 from cprd_pipeline.store.inspect import first_rows_text, inspect_path
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.report import StageReport
 from cprd_pipeline.store.scores import ScoreStore
 

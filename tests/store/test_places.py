@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cprd_pipeline.errors import MachineError, StoreError
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 from cprd_pipeline.store.places import check_output_place, check_writable
 from cprd_pipeline.store.score_disk import check_store_place
 

@@ -16,12 +16,13 @@ import pytest
 
 from cprd_pipeline.errors import StoreError
 from cprd_pipeline.store import run_lock
-from cprd_pipeline.store.folder import InputFolder, OutputWriter
+from cprd_pipeline.store.folder import InputFolder
+from cprd_pipeline.store.output import OutputWriter
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from cprd_pipeline.store.folder import OutputWriter
+from cprd_pipeline.store.output import OutputWriter
 writer = OutputWriter(Path(sys.argv[1]), "candidates", {}, {})
 print("held", flush=True)
 time.sleep(600)
@@ -120,7 +121,7 @@ def test_what_the_holder_finished_meanwhile_is_found(tmp_path: Path, monkeypatch
         other.write_table("a.parquet", pa.table({"n": [1]}))
         other.finish()
 
-    monkeypatch.setattr("cprd_pipeline.store.folder.hold", finish_first)
+    monkeypatch.setattr("cprd_pipeline.store.output.hold", finish_first)
     assert OutputWriter(target, "candidates", {}, {}).is_current()
 
 

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from cprd_pipeline.evaluation.study.settings import StudySettings
 from cprd_pipeline.models.dual_encoder import encoder_fingerprint
 from cprd_pipeline.models.embedding_cache import EmbeddingCache
-from cprd_pipeline.store.folder import InputFolder, OutputWriter, cache_folder
+from cprd_pipeline.store.folder import InputFolder, cache_folder
+from cprd_pipeline.store.output import OutputWriter
 from tests.small_run import SmallRun, make_small_run
 
 SEEDS = (0, 1, 2)

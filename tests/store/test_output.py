@@ -15,7 +15,8 @@ import pytest
 
 from cprd_pipeline.errors import MachineError, StoreError
 from cprd_pipeline.store import atomic
-from cprd_pipeline.store.folder import InputFolder, OutputWriter, cache_folder
+from cprd_pipeline.store.folder import InputFolder, cache_folder
+from cprd_pipeline.store.output import OutputWriter
 
 TABLE = pa.table({"n": [1, 2, 3]})
 
