@@ -291,14 +291,14 @@ def _settings(model: "type[S]", stage: str, config: Path | None, overrides: list
 
     settings = load_settings(model, config or Path("stages") / f"{stage}.yaml", overrides or [])
     if writes:
-        from cprd_pipeline.store.folder import cache_folder
-        from cprd_pipeline.store.places import check_cache, check_file_place, check_writable
+        from cprd_pipeline.store.places import check_file_place, check_writable
 
         for file in settings.written_files:
             check_file_place(file)
-        if (output := getattr(settings, "output", None)) is not None:
+        output = getattr(settings, "output", None)
+        # One that is there may be finished, and lie where nobody may write: who would replace it tries the place.
+        if output is not None and not output.exists():
             check_writable(output)
-            check_cache(cache_folder())
     return settings
 
 

@@ -158,7 +158,7 @@ class _Evaluation:
         return evaluate_judged(settings, self._corpus, self._split, student, embed)
 
     def _write_teacher(self, rankings: list[DirectionRankings]) -> None:
-        if self._writer.has(_queries_part(TEACHER)):
+        if all(self._writer.has(part) for part in (_HEADS, _queries_part(TEACHER))):
             return
         settings = self._settings
         base_results, base_lists = (self._read(part(settings.reranked)) for part in (_queries_part, _lists_part))

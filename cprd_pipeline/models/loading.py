@@ -10,7 +10,7 @@ from typing import Any
 from cprd_pipeline.corpus.images import DECODER_VERSION
 from cprd_pipeline.errors import ModelError, first_line
 from cprd_pipeline.models.failures import loading_failures
-from cprd_pipeline.models.weights import refuse_pointers, tensors_digest
+from cprd_pipeline.models.weights import has_weights, own_tensors_digest, refuse_pointers, tensors_digest
 from cprd_pipeline.store.fingerprint import DIGEST_BYTES, json_digest
 from cprd_pipeline.store.schemas import FINGERPRINT_VERSION
 
@@ -69,7 +69,7 @@ def resolve_model(name: str) -> Path:
 
     try:
         snapshot = Path(snapshot_download(name, allow_patterns=list(_HUB_PATTERNS)))
-        if not any(snapshot.glob("*.safetensors")):
+        if not has_weights(snapshot):
             snapshot = Path(snapshot_download(name, allow_patterns=[*_HUB_PATTERNS, "pytorch_model*.bin"]))
         return snapshot
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -159,11 +159,12 @@ def load_whole(model_class: Any, folder: Path, expected: str, **options: Any) ->
     return model
 
 
-def model_fingerprint(folder: Path, **facts: Any) -> str:
+def model_fingerprint(folder: Path, *, own_code: bool = False, **facts: Any) -> str:
     """Digest of everything that makes a model's output the same: never a path, a device or a batch size.
 
     Args:
         folder: The model's folder.
+        own_code: Whether code of the user's reads it, which may read more than transformers does.
         **facts: What the caller adds: role, head, maximum length, dtype, an adapter's version; JSON values.
     """
     preprocessing = {
@@ -175,7 +176,7 @@ def model_fingerprint(folder: Path, **facts: Any) -> str:
     }
     return json_digest(
         {
-            "tensors": tensors_digest(folder),
+            "tensors": own_tensors_digest(folder) if own_code else tensors_digest(folder),
             "config": _without_inert(read_config(folder)),
             "preprocessing": preprocessing,
             "decoder": DECODER_VERSION,

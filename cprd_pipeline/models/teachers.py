@@ -74,6 +74,7 @@ def teacher_fingerprint(choice: TeacherChoice) -> str:
     adapter, folder = teacher_adapter(choice), resolve_model(choice.model)
     return model_fingerprint(
         folder,
+        own_code=choice.adapter is not None,
         role="teacher",
         # The class's name, since the same weights may be read in two ways.
         adapter=f"{adapter.__module__}:{adapter.__qualname__}" if choice.adapter else adapter.__qualname__,

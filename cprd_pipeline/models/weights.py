@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from cprd_pipeline.errors import ModelError, first_line
 from cprd_pipeline.store.digest_memory import remembered_digest
-from cprd_pipeline.store.fingerprint import DIGEST_BYTES
+from cprd_pipeline.store.fingerprint import DIGEST_BYTES, json_digest
 
 # What torch calls the number types of safetensors: the digest holds torch's names.
 _TORCH_NAMES = {
@@ -55,9 +55,18 @@ def tensors_digest(folder: Path) -> str:
     Of large files it is remembered until they change.
 
     Raises:
-        ModelError: The folder holds no weights, or they cannot be read.
+        ModelError: The folder holds no weights, or not all, or they cannot be read.
     """
-    files = _weight_files(folder)
+    if (folder / _ADAPTER).is_file():
+        raise ModelError(
+            f"{folder}: an adapter ({_ADAPTER}), whose base model is elsewhere",
+            expected="all weights in one folder",
+            do="merge them (peft: model.merge_and_unload().save_pretrained(folder))",
+        )
+    return _remembered(folder, _weight_files(folder))
+
+
+def _remembered(folder: Path, files: list[Path]) -> str:
     return remembered_digest("tensors 1", files, lambda: _digest(folder, files))
 
 
@@ -75,6 +84,27 @@ def _digest(folder: Path, files: list[Path]) -> str:
             do="name a folder that save_pretrained wrote",
         )
     return digest.hexdigest()
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether there are weights that `from_pretrained` reads.
+
+    Raises:
+        ModelError: As `tensors_digest`.
+    """
+    return bool(_weight_files(folder))
+
+
+def own_tensors_digest(folder: Path) -> str:
+    """As `tensors_digest`, of a folder that is read by somebody else's code: every file of weights counts.
+
+    Raises:
+        ModelError: As `tensors_digest`.
+    """
+    own = sorted({*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin"), *_weight_files(folder)})
+    if len(own) > 1 and own != _weight_files(folder):
+        return json_digest([[file.name, _remembered(folder, [file])] for file in own])
+    return _remembered(folder, own)
 
 
 def refuse_pointers(folder: Path) -> None:
@@ -95,14 +125,8 @@ def _weight_files(folder: Path) -> list[Path]:
     """The files that `from_pretrained` reads, in the order of their names, and none that lies beside them.
 
     Raises:
-        ModelError: A part of the weights is elsewhere, or an index cannot be read.
+        ModelError: One of them is gone, or an index cannot be read.
     """
-    if (folder / _ADAPTER).is_file():
-        raise ModelError(
-            f"{folder}: an adapter ({_ADAPTER}), whose base model is elsewhere",
-            expected="all weights in one folder",
-            do="merge them (peft: model.merge_and_unload().save_pretrained(folder))",
-        )
     for name in _whole_names(folder):
         if (folder / name).is_file():
             return [folder / name]

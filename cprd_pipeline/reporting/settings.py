@@ -36,3 +36,8 @@ class ReportSettings(StageSettings):
     gallery: GallerySettings = GallerySettings()
     output: Path = Path("data/reports/report.html")
     report: ReportPath = Path("data/reports/report.json")
+
+    @property
+    def written_files(self) -> list[Path]:
+        """The page as well."""
+        return [*super().written_files, self.output]

@@ -29,8 +29,8 @@ from cprd_pipeline.store.atomic import (
     write_json,
 )
 from cprd_pipeline.store.folder import InputFolder, Manifest, Part, cache_folder
-from cprd_pipeline.store.leftovers import remove_leftovers
-from cprd_pipeline.store.places import MANIFEST, check_output_place
+from cprd_pipeline.store.leftovers import make_aside, remove_leftovers
+from cprd_pipeline.store.places import MANIFEST, check_cache, check_output_place
 from cprd_pipeline.store.run_lock import hold, let_go
 
 JOURNAL = "_parts"
@@ -62,6 +62,7 @@ class OutputWriter:
         self._current = self._is_there()
         if not self._current:
             check_output_place(target, kind)
+            check_cache(cache_folder())
             holds = self._hold()
             # Whoever held it until now may have finished.
             self._current = self._is_there()
@@ -78,7 +79,8 @@ class OutputWriter:
     def _take_up(self) -> None:
         """Go on with what a killed run left."""
         make_folder(self.folder)
-        remove_leftovers(self.folder)
+        for folder in (self.state.parent, self.folder):
+            remove_leftovers(folder)
         (self.folder / MANIFEST).unlink(missing_ok=True)  # of a run that got as far as putting it into place
         self._parts = self._recover()
 
@@ -192,9 +194,12 @@ class OutputWriter:
         except StoreError:
             holds = False
         if holds and self._let_go is not None:
-            shutil.rmtree(self.state, ignore_errors=True)
+            # Out of the way first: who finds no state makes its own, which must not be removed with this one.
+            aside = make_aside(self.state.parent)
+            os.rename(self.state, aside / "state")
             self._let_go()
             self._let_go = None
+            shutil.rmtree(aside, ignore_errors=True)
 
     def _journal(self, name: str) -> Path:
         return self.state / JOURNAL / f"{name.replace('/', '~')}.json"

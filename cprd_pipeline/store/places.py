@@ -26,7 +26,7 @@ def check_output_place(target: Path, kind: str) -> None:
         StoreError: A file, a folder of the user's, or an output of another kind lies there.
         MachineError: The folder around it cannot be written.
     """
-    check_writable(target)
+    check_writable(target.resolve(), str(target))  # a link is written through
     another = "name another `output` in the settings"
     if target.exists() and not target.is_dir():
         raise StoreError(f"{target}: a file lies where {named_kind(kind)} is to be written", do=another)

@@ -189,7 +189,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     """By the variable that a user set, not by a folder deep inside."""
     (tmp_path / "empty.yaml").write_text("")
     monkeypatch.setenv("CPRD_CACHE", "/proc/cache")
-    done = run("evaluate", "--config", "empty.yaml", cwd=tmp_path)
+    done = run("prepare", "--config", "empty.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: CPRD_CACHE=/proc/cache: /proc cannot be written; ")
     assert done.stderr.endswith("name another folder in the variable CPRD_CACHE\n")

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 from cprd_pipeline.errors import ModelError
-from cprd_pipeline.models.weights import tensors_digest
+from cprd_pipeline.models.weights import own_tensors_digest, tensors_digest
 from cprd_pipeline.store import digest_memory
 
 _DTYPES = [
@@ -117,6 +117,22 @@ def test_they_are_those_that_transformers_loads(tmp_path: Path) -> None:
         loaded = BertModel.from_pretrained(folder).state_dict()
         assert all(torch.equal(loaded[key], value) for key, value in model.state_dict().items())
         assert tensors_digest(folder) == digest_by_torch(dict(model.named_parameters()))
+
+
+def test_whatever_a_users_code_may_read_counts(tmp_path: Path) -> None:
+    """A head beside the model, a head alone; a folder as transformers writes it has the digest that it has elsewhere."""
+    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
+    assert own_tensors_digest(tmp_path) == tensors_digest(tmp_path)
+    digests = set()
+    for number in range(2):
+        save_file({"head": torch.full((2,), float(number))}, tmp_path / "head.safetensors")
+        digests.add(own_tensors_digest(tmp_path))
+    assert len(digests | {tensors_digest(tmp_path)}) == 3
+    (tmp_path / "model.safetensors").unlink()
+    assert own_tensors_digest(tmp_path) == digest_by_torch({"head": torch.full((2,), 1.0)})
+    save_shards([{"0": torch.arange(4)}, {"1": torch.arange(4)}], tmp_path)
+    (tmp_path / "head.safetensors").unlink()
+    assert own_tensors_digest(tmp_path) == tensors_digest(tmp_path)
 
 
 def test_weights_that_are_elsewhere_are_refused(tmp_path: Path) -> None:

@@ -196,6 +196,8 @@ def test_an_output_that_was_removed_after_it_was_finished_is_put_back(tmp_path: 
     shutil.rmtree(tmp_path / "out")
     again = writer_of(tmp_path)
     assert again.has("a.parquet")
+    # A library's folder is taken in file by file, and the manifest is none of its parts.
+    assert [path.name for path in again.folder.iterdir()] == ["a.parquet"]
     again.finish()
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
@@ -257,6 +259,34 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
         assert (tmp_path / "out").is_symlink()
         assert InputFolder(large, "candidates").manifest.settings == {"k": k}
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["large", "out"]
+
+
+def test_a_link_to_where_nobody_may_write_is_refused_before_the_work(tmp_path: Path) -> None:
+    """The folder that it leads to counts."""
+    (tmp_path / "out").symlink_to("/proc/new")
+    with pytest.raises(MachineError, match=r"out: /proc cannot be written"):
+        writer_of(tmp_path)
+
+
+def test_state_that_is_let_go_of_takes_no_other_state_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may begin an equal output while the old state is being removed."""
+    writer = writer_of(tmp_path)
+    writer.write_table("a.parquet", TABLE)
+    writer.finish()
+    remove, began = shutil.rmtree, []
+
+    def begin_then_remove(path: Path, *, ignore_errors: bool) -> None:
+        if not began:
+            began.append(OutputWriter(tmp_path / "other", "candidates", {}, {"corpus": "c"}))
+            began[0].write_table("a.parquet", TABLE)
+        remove(path, ignore_errors=ignore_errors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cprd_pipeline.store.output.shutil.rmtree", begin_then_remove)
+        writer.forget_state()
+    began[0].finish()
+    began[0].forget_state()
+    assert list((cache_folder() / "state" / "candidates").iterdir()) == []
 
 
 @pytest.mark.parametrize("reason", [errno.EXDEV, errno.EPERM, errno.ENOTSUP])

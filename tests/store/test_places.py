@@ -100,5 +100,7 @@ def test_a_cache_that_is_a_file_is_one_line(tmp_path: Path, monkeypatch: pytest.
     """CPRD_CACHE names it."""
     (tmp_path / "cache").write_text("")
     monkeypatch.setenv("CPRD_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(MachineError, match=r"cache/state/student.*mend this and run the same command again"):
+    with pytest.raises(
+        MachineError, match=r"^CPRD_CACHE=.*cache: .*/cache is not a folder; name another folder in the variable CPRD_CACHE"
+    ):
         OutputWriter(tmp_path / "out", "student", {}, {})
