@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import cprd_pipeline.evaluation.run as stage
+from cprd_pipeline.store.folder import cache_folder
 
 _KILLED_AFTER = """
 import os, signal, sys
@@ -53,3 +54,16 @@ def test_a_killed_evaluation_goes_on(made, settings_of, parts, monkeypatch):
     assert embedded == (["base", "cprd", "base"] if parts == 1 else [])
     assert content(settings.output) == content(whole.output)
     assert settings.metrics.read_bytes() == whole.metrics.read_bytes()
+
+
+def test_a_damaged_part_of_the_state_is_made_again(made, settings_of, capsys):
+    """How much of the heads was scored, of a run that died before it was done."""
+    stage.run(whole := settings_of(made))
+    settings = settings_of(made, output=made.root / "again", metrics=made.root / "m.json", report=made.root / "r.json")
+    command = [sys.executable, "-c", _KILLED_AFTER, "5", settings.model_dump_json()]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, check=False)
+    (heads,) = (cache_folder() / "state" / "evaluation").glob("*/output/heads.json")
+    heads.write_text("{")
+    stage.run(settings)
+    assert "heads.json: changed after it was written" in capsys.readouterr().err
+    assert content(settings.output) == content(whole.output)

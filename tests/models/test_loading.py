@@ -43,3 +43,20 @@ def test_vectors_without_their_prefix_are_no_model(tmp_path: Path) -> None:
     (tmp_path / "_manifest.json").write_text("{}")
     with pytest.raises(ModelError, match=r"no weights in it; expected model\.safetensors.*; name a folder that save_pretrained"):
         encoder_fingerprint(str(tmp_path), torch.float32)
+
+
+def test_the_weights_of_a_hub_repository_are_fetched_in_either_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Safetensors of another library beside PyTorch's own file are not the weights: that file is fetched too."""
+    asked = []
+
+    def download(_: str, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
+        if "pytorch_model*.bin" in allow_patterns:
+            (tmp_path / "pytorch_model.bin").write_bytes(b"")
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert resolve_model("owner/model") == tmp_path
+    assert (tmp_path / "pytorch_model.bin").is_file()
+    assert len(asked) == 2
