@@ -74,7 +74,8 @@ def _run(settings: DistillSettings, processes: Processes, device: torch.device) 
     if settings.eval_steps is not None:
         evaluator = Evaluator(corpus, corpus.split(settings.eval_split), settings.batch_size)
     rankings = open_rankings(settings.rankings)
-    writer = OutputWriter(settings.output, "student", settings.shaping(), _inputs(settings, corpus, rankings))
+    made_from = _inputs(settings, corpus, rankings)
+    writer = OutputWriter(settings.output, "student", settings.shaping(), made_from, leads=processes.leads)
     earlier = earlier_report(settings.report, writer)
     processes.wait()  # Nobody looks for what the leading process is already writing.
     if earlier is not None:

@@ -45,14 +45,18 @@ class OutputWriter:
         kind: As in `Manifest`.
         settings: As in `Manifest`.
         inputs: As in `Manifest`.
+        leads: Whether this process writes; of several that make one output together, one does.
 
     Raises:
         StoreError: Something that no stage of this kind wrote lies at the target, or another process is making it.
         MachineError: Target or state cannot be written.
     """
 
-    def __init__(self, target: Path, kind: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+    def __init__(
+        self, target: Path, kind: str, settings: Mapping[str, Any], inputs: Mapping[str, str], *, leads: bool = True
+    ) -> None:
         self.target = target
+        self._leads = leads
         self._plan = Manifest(kind, dict(settings), dict(inputs))
         self.state = cache_folder() / "state" / kind / self.identity
         self.folder = self.state / "output"
@@ -71,8 +75,9 @@ class OutputWriter:
 
     def _hold(self) -> bool:
         """Keep other processes off the state; whether it is this one's to change."""
-        if not hold(self.state, self.target):
+        if not self._leads:
             return False
+        hold(self.state, self.target)
         self._let_go = weakref.finalize(self, let_go, self.state)
         return True
 

@@ -28,31 +28,26 @@ class _Held:
 _held: dict[Path, _Held] = {}
 
 
-def hold(state: Path, target: Path) -> bool:
+def hold(state: Path, target: Path) -> None:
     """Hold a state folder, made if need be, until as many `let_go`, or the end of this process.
 
     Args:
         state: The folder.
         target: The output that is made there, for the message.
 
-    Returns:
-        Whether this process may change what lies there: of those that torchrun started, the first one alone.
-
     Raises:
         StoreError: Another process holds it.
         MachineError: The folder cannot be written.
     """
     path = (state / LOCK).absolute()
-    if os.environ.get("RANK", "0") != "0":
-        return False
     if path in _held:
         _held[path].writers += 1
-        return True
+        return
     for _ in range(_TRIES):
         handle = _locked(path, target)
         if _is_there(path, handle):
             _held[path] = _Held(handle)
-            return True
+            return
         os.close(handle)  # Whoever was done with the folder has just removed it.
     raise StoreError(f"{state}: is removed again and again", do="see which other process works there")
 

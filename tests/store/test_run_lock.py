@@ -66,14 +66,13 @@ def test_a_failed_run_holds_nothing(tmp_path: Path) -> None:
     assert held[0] not in run_lock._held
 
 
-def test_processes_of_one_torchrun_share_the_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_of_one_torchrun_share_the_hold(tmp_path: Path) -> None:
     """The first holds it for all."""
     with holder(tmp_path / "out"):
-        monkeypatch.setenv("RANK", "1")
-        other = OutputWriter(tmp_path / "out", "candidates", {}, {})
+        other = OutputWriter(tmp_path / "out", "candidates", {}, {}, leads=False)
         before = sorted(other.state.rglob("*"))
         (other.folder / "_manifest.json").write_text("{}")
-        OutputWriter(tmp_path / "out", "candidates", {}, {}).forget_state()
+        OutputWriter(tmp_path / "out", "candidates", {}, {}, leads=False).forget_state()
         assert sorted(other.state.rglob("*")) == sorted([*before, other.folder / "_manifest.json"])
 
 
@@ -105,7 +104,7 @@ def test_a_folder_that_is_removed_meanwhile_is_made_again(tmp_path: Path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", removed_once)
-        assert run_lock.hold(state, tmp_path / "out")
+        run_lock.hold(state, tmp_path / "out")
     assert (state / run_lock.LOCK).is_file()
     run_lock.let_go(state)
 
